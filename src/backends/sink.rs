@@ -1,0 +1,107 @@
+//! What delivery asks of a system: take this frozen batch, and tolerate being given it again.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+use crate::event::Event;
+use crate::journal::Position;
+use crate::tables::AnyTable;
+
+/// Any error of a driver.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Takes batches.
+#[async_trait]
+pub trait Sink: Send + Sync + 'static {
+    /// Which store this is, beyond its address: changes when the data behind it was lost or
+    /// replaced, so that delivery starts over from the oldest record. Connects where it must.
+    ///
+    /// # Errors
+    /// [`SinkError::Retry`] while the store cannot be reached.
+    async fn identity(&self) -> Result<String, SinkError>;
+
+    /// Whether rows of `table` belong here.
+    fn accepts(&self, table: &dyn AnyTable) -> bool;
+
+    /// What a repeat of a batch does to `table`.
+    fn guarantee(&self, table: &dyn AnyTable) -> Guarantee;
+
+    /// Stores every row of `batch`, or none. The same batch may come again, with the same
+    /// [`Batch::token`]; batches of one table come one at a time and in order.
+    ///
+    /// # Errors
+    /// [`SinkError::Retry`] when the same batch may succeed later, [`SinkError::Reject`] when it
+    /// never will.
+    async fn write(&self, batch: &Batch) -> Result<(), SinkError>;
+
+    /// Ends the connection after what was written is safe. Called once, last.
+    async fn close(&self) {}
+}
+
+/// What the caller should do about a failed write: one variant for each reaction.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// Try the same batch again, not before `after` where the store named it.
+    #[error("the store cannot take the batch now")]
+    Retry {
+        /// The store's own wish.
+        after: Option<Duration>,
+        /// The driver's error.
+        source: BoxError,
+    },
+    /// The store refuses the batch for good: look for the row.
+    #[error("the store refuses the batch")]
+    Reject {
+        /// The driver's error.
+        source: BoxError,
+    },
+}
+
+/// What a repeat of a batch does, printed in `/health`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guarantee {
+    /// A repeat changes nothing.
+    ExactlyOnce,
+    /// A repeat may be visible, and why.
+    AtLeastOnce(&'static str),
+}
+
+impl fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ExactlyOnce => f.write_str("exactly-once"),
+            Self::AtLeastOnce(why) => write!(f, "at-least-once: {why}"),
+        }
+    }
+}
+
+/// A contiguous range of the journal for one table. Rows are computed while encoding, never kept.
+#[derive(Clone)]
+pub struct Batch {
+    /// The table every event here has a row for.
+    pub table: &'static dyn AnyTable,
+    /// First position of the range.
+    pub first: Position,
+    /// Last position of the range; equals the last event's.
+    pub last: Position,
+    /// The events in order of position; each knows its position in [`Event::ingest`].
+    pub events: Vec<Arc<Event>>,
+}
+
+impl Batch {
+    /// Equal for every attempt at the same range, different for any other range.
+    pub fn token(&self) -> String {
+        let node = self.events.first().map_or("", |event| &*event.ingest.node);
+        format!("{node}/{}/{}-{}", self.table.name(), self.first, self.last)
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} rows)", self.token(), self.events.len())
+    }
+}

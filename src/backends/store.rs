@@ -1,0 +1,75 @@
+//! What the routes ask of a system: small, bounded questions, each with an answer or a clear failure.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::BoxError;
+use crate::event::VisitorId;
+
+/// Answers questions.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The destination of the short link `from` (host without port, and path).
+    async fn redirect(&self, from: &str) -> Result<Option<String>, StoreError>;
+    /// Every link of `host`, newest first.
+    async fn redirects(&self, host: &str) -> Result<Vec<Link>, StoreError>;
+    /// What `visitor` agreed to, newest first.
+    async fn agreements(&self, visitor: VisitorId) -> Result<Vec<Agreement>, StoreError>;
+    /// The regulations in force.
+    async fn jurisdictions(&self) -> Result<Vec<Map<String, Value>>, StoreError>;
+    /// The stored password hash of `account`.
+    async fn password_hash(&self, account: &str) -> Result<Option<String>, StoreError>;
+    /// Client events of `ip` on the current UTC day.
+    async fn daily_total(&self, ip: IpAddr) -> Result<u64, StoreError>;
+    /// The rows of a read-only query, within the bounds given; more than `rows_max` rows are cut
+    /// and said so in [`Rows::truncated`].
+    async fn query(
+        &self,
+        sql: &str,
+        rows_max: usize,
+        time_max: Duration,
+    ) -> Result<Rows, StoreError>;
+}
+
+/// Why a question has no answer: one variant for each reaction.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The question itself is wrong; the text says how.
+    #[error("{0}")]
+    Invalid(String),
+    /// It took longer than it may.
+    #[error("the query took longer than {0:?}")]
+    Timeout(Duration),
+    /// The store cannot answer now.
+    #[error("the store cannot answer")]
+    Unavailable(#[source] BoxError),
+}
+
+/// A short link as its owner sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Link {
+    /// Columns of `redirect_history`.
+    pub fields: Map<String, Value>,
+}
+
+/// One agreement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agreement {
+    /// Columns of `agreements`.
+    pub fields: Map<String, Value>,
+}
+
+/// The answer to a query.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Rows {
+    /// Column names in order.
+    pub columns: Vec<String>,
+    /// Rows in order, each as wide as `columns`.
+    pub rows: Vec<Vec<Value>>,
+    /// There were more rows than asked for.
+    pub truncated: bool,
+}

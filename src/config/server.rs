@@ -1,0 +1,97 @@
+//! Settings of the listeners and of everything a request meets before intake.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsConfig {
+    /// `TLSCert` and `TLSKey`: PEM files.
+    Files {
+        /// Chain, leaf first.
+        cert: PathBuf,
+        /// Private key.
+        key: PathBuf,
+    },
+    /// Generated at first start and kept in this folder (`DataDirectory/tls`).
+    Generated {
+        /// Where certificate and key are kept.
+        directory: PathBuf,
+    },
+}
+
+/// Peers whose forwarding headers are believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustedProxy {
+    /// One network.
+    Net(IpNet),
+    /// 127.0.0.0/8 and `::1`.
+    Loopback,
+    /// RFC 1918, RFC 4193 and link-local networks.
+    Private,
+    /// Cloudflare's published edge networks.
+    Cloudflare,
+}
+
+/// What a request meets: shared by both listeners.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpConfig {
+    /// `ApiVersion`: the `N` of `/tr/vN/…`. Default 1.
+    pub api_version: u32,
+    /// `AllowOrigins`: exact origins, or `["*"]` (then without credentials).
+    pub allow_origins: Vec<String>,
+    /// `TrustedProxies`. Default none.
+    pub trusted_proxies: Vec<TrustedProxy>,
+    /// `MaxBodyBytes`: as sent. Default 2 MiB.
+    pub body_bytes_max: usize,
+    /// `MaxInflatedBytes`: after gzip or br. Default 8 MiB.
+    pub inflated_bytes_max: usize,
+    /// `MaxBatchEvents`: events of one request. Default 10,000.
+    pub batch_events_max: usize,
+    /// `MaxHeaderBytes`. Default 64 KiB.
+    pub header_bytes_max: usize,
+    /// `MaxConnections`: open connections; more get 503. Default 10,000.
+    pub connections_max: usize,
+    /// `ConnectionTimeout`: idle, and to receive a head or a body. Default 30 s.
+    pub timeout: Duration,
+    /// How long a pixel waits for durability before it is answered anyway. Default 20 ms.
+    pub pixel_wait: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            api_version: 1,
+            allow_origins: vec!["*".to_owned()],
+            trusted_proxies: Vec::new(),
+            body_bytes_max: 2 << 20,
+            inflated_bytes_max: 8 << 20,
+            batch_events_max: 10_000,
+            header_bytes_max: 64 << 10,
+            connections_max: 10_000,
+            timeout: Duration::from_secs(30),
+            pixel_wait: Duration::from_millis(20),
+        }
+    }
+}
+
+/// The listeners and what stands behind them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerConfig {
+    /// `ListenHTTP`; `None` = off.
+    pub listen_http: Option<SocketAddr>,
+    /// `ListenHTTPS`; `None` = off.
+    pub listen_https: Option<SocketAddr>,
+    /// Certificate of the TLS listener.
+    pub tls: TlsConfig,
+    /// `DataDirectory`.
+    pub data_directory: PathBuf,
+    /// What a request meets.
+    pub http: HttpConfig,
+    /// How long stop waits for requests in flight and for sinks. Default 1.5 s, so that stop takes
+    /// at most 2 s.
+    pub stop_deadline: Duration,
+}

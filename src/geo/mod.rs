@@ -1,0 +1,4 @@
+//! Where an address is.
+
+/// Database of places.
+pub struct GeoDb {}

@@ -1,0 +1,179 @@
+//! What is stored where, as data: a table is a list of (column name, how to compute it).
+//!
+//! No SQL and no driver here: a sink asks for the columns of a table and for the cells of an event,
+//! and puts them into its own form. Adding a column is one line here and one migration a store.
+
+mod events;
+mod quarantine;
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::event::Event;
+
+/// Every table, in the order in which sinks see them.
+pub static ALL: &[&dyn AnyTable] = &[&events::EVENTS, &quarantine::QUARANTINE];
+
+/// The table of that name.
+pub fn find(name: &str) -> Option<&'static dyn AnyTable> {
+    ALL.iter().copied().find(|table| table.name() == name)
+}
+
+/// How rows of a table combine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Every row stands for itself.
+    Append,
+    /// The last row of a key wins.
+    Upsert,
+    /// Rows of a key are added up.
+    Counter,
+}
+
+/// One value of one row; borrows from the event.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell<'e> {
+    /// Absent.
+    Null,
+    /// Text.
+    Text(Cow<'e, str>),
+    /// Whole number.
+    Int(i64),
+    /// Number.
+    Float(f64),
+    /// Truth.
+    Bool(bool),
+    /// Identifier.
+    Uuid(Uuid),
+    /// Moment, millisecond precision.
+    Time(DateTime<Utc>),
+    /// Day.
+    Date(NaiveDate),
+    /// JSON object.
+    Json(&'e Map<String, Value>),
+    /// List of texts.
+    List(&'e [String]),
+}
+
+/// A table over the part `P` of an event.
+pub struct Table<P: 'static> {
+    /// Name in every store.
+    pub name: &'static str,
+    /// How rows combine.
+    pub kind: Kind,
+    /// The part the row is about; `None` means this event has no row here.
+    pub part: fn(&Event) -> Option<&P>,
+    /// Columns in order.
+    pub columns: &'static [Column<P>],
+}
+
+/// A column: its name and how to compute it.
+pub struct Column<P: 'static> {
+    /// Name in every store.
+    pub name: &'static str,
+    /// The value for an event.
+    pub cell: for<'e> fn(&'e Event, &'e P) -> Cell<'e>,
+}
+
+/// A [`Table`] with its part hidden: what the batcher and the sinks see.
+pub trait AnyTable: Sync {
+    /// Name in every store.
+    fn name(&self) -> &'static str;
+    /// How rows combine.
+    fn kind(&self) -> Kind;
+    /// Column names in order.
+    fn columns(&self) -> Vec<&'static str>;
+    /// Whether `event` has a row here.
+    fn has_row(&self, event: &Event) -> bool;
+    /// Appends the cells of `event`'s row to `cells`; false when it has none.
+    fn row<'e>(&self, event: &'e Event, cells: &mut Vec<Cell<'e>>) -> bool;
+}
+
+impl<P: 'static> AnyTable for Table<P> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn columns(&self) -> Vec<&'static str> {
+        self.columns.iter().map(|column| column.name).collect()
+    }
+
+    fn has_row(&self, event: &Event) -> bool {
+        (self.part)(event).is_some()
+    }
+
+    fn row<'e>(&self, event: &'e Event, cells: &mut Vec<Cell<'e>>) -> bool {
+        let Some(part) = (self.part)(event) else { return false };
+        cells.extend(self.columns.iter().map(|column| (column.cell)(event, part)));
+        true
+    }
+}
+
+impl std::fmt::Debug for dyn AnyTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl<'e> From<&'e str> for Cell<'e> {
+    fn from(text: &'e str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+}
+
+impl<'e> From<&'e String> for Cell<'e> {
+    fn from(text: &'e String) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+}
+
+impl From<i64> for Cell<'_> {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+impl From<i32> for Cell<'_> {
+    fn from(number: i32) -> Self {
+        Self::Int(i64::from(number))
+    }
+}
+
+impl From<f64> for Cell<'_> {
+    fn from(number: f64) -> Self {
+        Self::Float(number)
+    }
+}
+
+impl From<bool> for Cell<'_> {
+    fn from(truth: bool) -> Self {
+        Self::Bool(truth)
+    }
+}
+
+impl<K> From<crate::event::Id<K>> for Cell<'_> {
+    fn from(id: crate::event::Id<K>) -> Self {
+        Self::Uuid(id.uuid())
+    }
+}
+
+impl From<DateTime<Utc>> for Cell<'_> {
+    fn from(moment: DateTime<Utc>) -> Self {
+        Self::Time(moment)
+    }
+}
+
+/// The cell of a value that may be absent; texts are borrowed.
+fn maybe<'e, T>(value: Option<T>) -> Cell<'e>
+where
+    Cell<'e>: From<T>,
+{
+    value.map_or(Cell::Null, Cell::from)
+}

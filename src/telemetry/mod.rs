@@ -1,0 +1,7 @@
+//! What operators see: metrics and logs.
+
+mod logging;
+mod metrics;
+
+pub use logging::{LogFormat, start as start_logging};
+pub use metrics::{Metrics, SinkMetrics};
