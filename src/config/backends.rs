@@ -60,20 +60,6 @@ pub struct Limits {
     pub age: Duration,
 }
 
-impl Limits {
-    /// What `strategy` makes of the numbers: those it does not look at become no reason.
-    pub fn of(strategy: Strategy, rows: usize, bytes: usize, age: Duration) -> Self {
-        let never = Self { rows: usize::MAX, bytes: usize::MAX, age: Duration::MAX };
-        match strategy {
-            Strategy::Immediate => Self { rows: 1, ..never },
-            Strategy::Time => Self { age, ..never },
-            Strategy::Size => Self { rows, ..never },
-            Strategy::Memory => Self { bytes, ..never },
-            Strategy::Hybrid | Strategy::Adaptive => Self { rows, bytes, age },
-        }
-    }
-}
-
 /// How one table is batched into one sink.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TableLimits {
@@ -137,6 +123,11 @@ const DOCUMENTED: [Line; 15] = [
     ("quarantine", Strategy::Hybrid, 200, 5, 3, 4, 3, 100),
 ];
 
+/// The tables that a sink is given, and so may have limits; what a store derives has no batches.
+pub(super) fn documented_tables() -> Vec<&'static str> {
+    DOCUMENTED.iter().map(|line| line.0).collect()
+}
+
 impl TableLimits {
     fn documented(line: Line) -> (String, Self) {
         let (table, strategy, rows, seconds, megabytes, priority, attempts, backoff) = line;
@@ -163,69 +154,6 @@ impl LimitsByTable {
     pub fn of(&self, table: &str) -> TableLimits {
         self.tables.get(table).copied().unwrap_or(self.default)
     }
-
-    /// The documented defaults: events leave by 1,000 rows, 2 s or 10 MB, payments at once.
-    pub fn documented() -> Self {
-        let tables = DOCUMENTED.iter().map(|line| (line.table.to_owned(), line.limits()));
-        Self { default: EVENTS.limits(), tables: tables.collect() }
-    }
-}
-
-/// One line of the documented defaults.
-struct Documented {
-    table: &'static str,
-    strategy: Strategy,
-    rows: usize,
-    seconds: u64,
-    megabytes: usize,
-    priority: u8,
-    retries: u32,
-    backoff_ms: u64,
-}
-
-impl Documented {
-    fn limits(&self) -> TableLimits {
-        let (bytes, age) = (self.megabytes << 20, Duration::from_secs(self.seconds));
-        TableLimits {
-            strategy: self.strategy,
-            limits: Limits::of(self.strategy, self.rows, bytes, age),
-            priority: self.priority,
-            retry_attempts: self.retries,
-            retry_backoff: Duration::from_millis(self.backoff_ms),
-        }
-    }
-}
-
-const EVENTS: Documented = line("events", Strategy::Hybrid, (1_000, 2, 10), 3, (3, 100));
-
-/// The tables that a sink is given; what a store derives has no batches of its own.
-const DOCUMENTED: [Documented; 15] = [
-    EVENTS,
-    line("mthreads", Strategy::Time, (100, 5, 5), 2, (3, 200)),
-    line("mstore", Strategy::Hybrid, (500, 3, 8), 4, (2, 150)),
-    line("mtriage", Strategy::Immediate, (1, 0, 2), 1, (5, 50)),
-    line("payments", Strategy::Immediate, (1, 0, 1), 1, (5, 100)),
-    line("ltv", Strategy::Immediate, (1, 0, 1), 1, (5, 50)),
-    line("instant", Strategy::Immediate, (1, 0, 1), 1, (3, 50)),
-    line("impression_daily", Strategy::Hybrid, (250, 4, 6), 3, (3, 200)),
-    line("agreements", Strategy::Hybrid, (100, 3, 2), 3, (3, 100)),
-    line("agreed", Strategy::Hybrid, (100, 3, 2), 3, (3, 100)),
-    line("redirects", Strategy::Hybrid, (200, 2, 3), 2, (3, 100)),
-    line("redirect_history", Strategy::Hybrid, (500, 5, 5), 4, (2, 150)),
-    line("counters", Strategy::Hybrid, (300, 3, 3), 3, (3, 100)),
-    line("updates", Strategy::Hybrid, (200, 4, 3), 4, (3, 150)),
-    line("logs", Strategy::Hybrid, (1_000, 5, 8), 4, (2, 200)),
-];
-
-/// Table, strategy, (rows, seconds, MiB), priority, (retries, back-off in ms).
-const fn line(
-    table: &'static str,
-    strategy: Strategy,
-    (rows, seconds, megabytes): (usize, u64, usize),
-    priority: u8,
-    (retries, backoff_ms): (u32, u64),
-) -> Documented {
-    Documented { table, strategy, rows, seconds, megabytes, priority, retries, backoff_ms }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::backends::documented_tables;
 use super::section::{Bare, Section};
 use super::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
 
@@ -224,7 +225,7 @@ fn limits(entry: &mut Section<'_>) -> LimitsByTable {
     apply(&mut limits.default);
     limits.tables.values_mut().for_each(apply);
     let Some(mut tables) = entry.section("Tables") else { return limits };
-    for (name, mut table) in tables.entries(&TABLES) {
+    for (name, mut table) in tables.entries(&documented_tables()) {
         let line = written(&mut table).over(limits.of(name));
         limits.tables.insert(name.to_owned(), line);
         table.finish(|_| None);
@@ -288,45 +289,3 @@ impl Written {
         }
     }
 }
-
-/// Tables that may have a line of their own below `Tables`.
-const TABLES: [&str; 38] = [
-    "agreed",
-    "agreements",
-    "aliases",
-    "browsers",
-    "cells",
-    "counters",
-    "dailies",
-    "emails",
-    "events",
-    "hits",
-    "hosts",
-    "impression_daily",
-    "instant",
-    "ips",
-    "locations",
-    "logs",
-    "ltv",
-    "mstore",
-    "mthreads",
-    "mtriage",
-    "nodes",
-    "outcomes",
-    "payments",
-    "quarantine",
-    "redirect_history",
-    "redirects",
-    "referrals",
-    "referred",
-    "referrers",
-    "reqs",
-    "routed",
-    "sessions",
-    "updates",
-    "userhosts",
-    "usernames",
-    "visitor_interests",
-    "visitors",
-    "visitors_latest",
-];
