@@ -3,20 +3,26 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use tokio::sync::watch;
 
 /// A source of monotonic and wall-clock time.
+#[async_trait]
 pub trait Clock: Send + Sync + 'static {
     /// Never goes back; for ages, deadlines and back-off.
     fn monotonic(&self) -> Instant;
     /// Coordinated universal time; for stamps that leave the process. May step either way.
     fn wall(&self) -> DateTime<Utc>;
+    /// Returns once [`Clock::monotonic`] has reached `moment`. Cancel-safe.
+    async fn sleep_until(&self, moment: Instant);
 }
 
 /// The machine's own clocks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
+#[async_trait]
 impl Clock for SystemClock {
     fn monotonic(&self) -> Instant {
         Instant::now()
@@ -25,6 +31,10 @@ impl Clock for SystemClock {
     fn wall(&self) -> DateTime<Utc> {
         Utc::now()
     }
+
+    async fn sleep_until(&self, moment: Instant) {
+        tokio::time::sleep_until(moment.into()).await;
+    }
 }
 
 /// A clock that moves only when told to.
@@ -32,12 +42,17 @@ impl Clock for SystemClock {
 pub struct ManualClock {
     start: Instant,
     state: Mutex<(Duration, DateTime<Utc>)>,
+    moved: watch::Sender<Duration>,
 }
 
 impl ManualClock {
     /// Starts at `wall`, with a monotonic time of now.
     pub fn new(wall: DateTime<Utc>) -> Self {
-        Self { start: Instant::now(), state: Mutex::new((Duration::ZERO, wall)) }
+        Self {
+            start: Instant::now(),
+            state: Mutex::new((Duration::ZERO, wall)),
+            moved: watch::Sender::new(Duration::ZERO),
+        }
     }
 
     /// Moves both clocks forward by `step`.
@@ -45,9 +60,11 @@ impl ManualClock {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.0 += step;
         state.1 += step;
+        self.moved.send_replace(state.0);
     }
 }
 
+#[async_trait]
 impl Clock for ManualClock {
     fn monotonic(&self) -> Instant {
         self.start + self.state.lock().unwrap_or_else(PoisonError::into_inner).0
@@ -55,6 +72,12 @@ impl Clock for ManualClock {
 
     fn wall(&self) -> DateTime<Utc> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    async fn sleep_until(&self, moment: Instant) {
+        let rest = moment.saturating_duration_since(self.start);
+        // The sender lives as long as `self`, so that waiting cannot fail.
+        let _ = self.moved.subscribe().wait_for(|moved| *moved >= rest).await;
     }
 }
 

@@ -84,9 +84,109 @@ pub struct LimitsByTable {
     pub tables: BTreeMap<String, TableLimits>,
 }
 
+impl Limits {
+    /// What `strategy` makes of the numbers of one configuration entry: those it does not name are
+    /// no reason to send. Zero counts as one, so that no lane is due without a row.
+    pub fn of(strategy: Strategy, rows: usize, bytes: usize, age: Duration) -> Self {
+        let never = Self { rows: usize::MAX, bytes: usize::MAX, age: Duration::MAX };
+        let (rows, bytes) = (rows.max(1), bytes.max(1));
+        match strategy {
+            Strategy::Immediate => Self { rows: 1, ..never },
+            Strategy::Time => Self { age, ..never },
+            Strategy::Size => Self { rows, ..never },
+            Strategy::Memory => Self { bytes, ..never },
+            Strategy::Hybrid | Strategy::Adaptive => Self { rows, bytes, age },
+        }
+    }
+}
+
+/// One line of the documented defaults: table, strategy, rows, seconds, megabytes, priority, quick
+/// attempts, milliseconds of first back-off.
+type Line = (&'static str, Strategy, usize, u64, usize, u8, u32, u64);
+
+/// The documented defaults, table by table.
+const DOCUMENTED: [Line; 15] = [
+    ("events", Strategy::Hybrid, 1_000, 2, 10, 3, 3, 100),
+    ("payments", Strategy::Immediate, 1, 0, 1, 1, 5, 100),
+    ("ltv", Strategy::Immediate, 1, 0, 1, 1, 5, 50),
+    ("mthreads", Strategy::Time, 100, 5, 5, 2, 3, 200),
+    ("mstore", Strategy::Hybrid, 500, 3, 8, 4, 2, 150),
+    ("mtriage", Strategy::Hybrid, 50, 2, 2, 1, 5, 50),
+    ("impression_daily", Strategy::Hybrid, 250, 4, 6, 3, 3, 200),
+    ("agreements", Strategy::Hybrid, 100, 3, 2, 3, 3, 100),
+    ("agreed", Strategy::Hybrid, 100, 3, 2, 3, 3, 100),
+    ("redirects", Strategy::Hybrid, 200, 2, 3, 2, 3, 100),
+    ("redirect_history", Strategy::Hybrid, 500, 5, 5, 4, 2, 150),
+    ("counters", Strategy::Hybrid, 300, 3, 3, 3, 3, 100),
+    ("updates", Strategy::Hybrid, 200, 4, 3, 4, 3, 150),
+    ("logs", Strategy::Hybrid, 1_000, 5, 8, 4, 2, 200),
+    ("quarantine", Strategy::Hybrid, 200, 5, 3, 4, 3, 100),
+];
+
+/// The tables that a sink is given, and so may have limits; what a store derives has no batches.
+pub(super) fn documented_tables() -> Vec<&'static str> {
+    DOCUMENTED.iter().map(|line| line.0).collect()
+}
+
+impl TableLimits {
+    fn documented(line: Line) -> (String, Self) {
+        let (table, strategy, rows, seconds, megabytes, priority, attempts, backoff) = line;
+        let limits = Self {
+            strategy,
+            limits: Limits::of(strategy, rows, megabytes << 20, Duration::from_secs(seconds)),
+            priority,
+            retry_attempts: attempts,
+            retry_backoff: Duration::from_millis(backoff),
+        };
+        (table.to_owned(), limits)
+    }
+}
+
 impl LimitsByTable {
+    /// The documented defaults. A table without a line of its own is sent after 300 rows, 4 MB or
+    /// 3 s.
+    pub fn documented() -> Self {
+        let (_, default) = TableLimits::documented(("", Strategy::Hybrid, 300, 3, 4, 3, 3, 100));
+        Self { default, tables: DOCUMENTED.into_iter().map(TableLimits::documented).collect() }
+    }
+
     /// The limits of `table`.
     pub fn of(&self, table: &str) -> TableLimits {
         self.tables.get(table).copied().unwrap_or(self.default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strategy_is_the_limits_it_names() {
+        let (rows, bytes, age) = (7, 900, Duration::from_secs(3));
+        let (many, long) = (usize::MAX, Duration::MAX);
+        for (strategy, expect) in [
+            (Strategy::Immediate, (1, many, long)),
+            (Strategy::Time, (many, many, age)),
+            (Strategy::Size, (rows, many, long)),
+            (Strategy::Memory, (many, bytes, long)),
+            (Strategy::Hybrid, (rows, bytes, age)),
+            (Strategy::Adaptive, (rows, bytes, age)),
+        ] {
+            let limits = Limits::of(strategy, rows, bytes, age);
+            assert_eq!((limits.rows, limits.bytes, limits.age), expect, "{strategy:?}");
+        }
+    }
+
+    #[test]
+    fn the_documented_defaults_are_those_of_the_documentation() {
+        let limits = LimitsByTable::documented();
+        let events = limits.of("events");
+        assert_eq!(events.limits.rows, 1_000);
+        assert_eq!(events.limits.bytes, 10 << 20);
+        assert_eq!(events.limits.age, Duration::from_secs(2));
+        let payments = limits.of("payments");
+        assert_eq!((payments.limits.rows, payments.priority, payments.retry_attempts), (1, 1, 5));
+        assert_eq!(limits.of("mthreads").limits.age, Duration::from_secs(5));
+        assert_eq!(limits.of("no such table"), limits.default);
     }
 }

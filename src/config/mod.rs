@@ -1,16 +1,40 @@
-//! Settings as plain structs, and the only reader of the configuration file and the environment.
+//! Settings as plain structs, and the only reader of the configuration file.
 //!
-//! Each part of the program takes its own section, never the whole [`Config`].
+//! Each part of the program takes its own section, never the whole [`Config`]. The file is read in
+//! four steps: JSON, `${NAME}` from the environment, the Go tracker's dialect into ours
+//! ([`legacy`]), and ours into structs ([`dialect`]). Every mistake is reported, not only the first.
 
 mod backends;
+mod dialect;
 mod intake;
 mod journal;
+mod legacy;
+mod log;
+mod notify;
+mod section;
 mod server;
+mod units;
+mod variables;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
 
 pub use backends::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
 pub use intake::{DntPolicy, HashMode, IntakeConfig};
 pub use journal::{Durability, JournalConfig};
+pub use log::{LogConfig, LogFormat};
+pub use section::ConfigError;
 pub use server::{HttpConfig, ServerConfig, TlsConfig, TrustedProxy};
+
+use section::Findings;
+
+/// Largest configuration file that is read; real ones are a few KiB.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Every setting of the program.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +45,107 @@ pub struct Config {
     pub intake: IntakeConfig,
     /// Folder, sizes, durability.
     pub journal: JournalConfig,
-    /// What `Notify` lists.
+    /// What `Notify` lists; the embedded store when it lists nothing.
     pub backends: Vec<BackendConfig>,
+    /// What is logged, and how.
+    pub log: LogConfig,
 }
+
+/// A configuration that may be used, and what its reader should know about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// What was translated, ignored or is not in this version yet; one line each, for the log.
+    pub notes: Vec<String>,
+}
+
+/// Everything that is wrong with a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors {
+    /// The file.
+    pub file: PathBuf,
+    /// At least one; in the order of reading.
+    pub errors: Vec<ConfigError>,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.errors.len() == 1 { "error" } else { "errors" };
+        write!(f, "{}: {} {plural}", self.file.display(), self.errors.len())?;
+        self.errors.iter().try_for_each(|error| write!(f, "\n  {error}"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Config {
+    /// Reads the file at `path`; `env` is where `${NAME}` is looked up. Relative paths in the file
+    /// are relative to its folder.
+    ///
+    /// # Errors
+    /// Every mistake at once, each with its place in the file.
+    pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Loaded, ConfigErrors> {
+        let errors = |errors| ConfigErrors { file: path.to_owned(), errors };
+        let text = read(path)
+            .map_err(|message| errors(vec![ConfigError { path: String::new(), message }]))?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Self::parse(&text, folder.unwrap_or(Path::new(".")), env).map_err(errors)
+    }
+
+    /// Reads `text` as if it stood in a file in `folder`.
+    ///
+    /// # Errors
+    /// Every mistake at once, each with its place in the text.
+    pub fn parse(
+        text: &str,
+        folder: &Path,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Loaded, Vec<ConfigError>> {
+        let file = |message: String| vec![ConfigError { path: String::new(), message }];
+        let mut value: Value =
+            serde_json::from_str(text).map_err(|e| file(format!("not JSON: {e}")))?;
+        let mut findings = Findings::default();
+        variables::replace(&mut value, "", env, &mut findings.errors);
+        let Value::Object(written) = value else {
+            return Err(file("expected one JSON object".to_owned()));
+        };
+        let go = legacy::is_go(&written).then(|| legacy::translate(&written));
+        if let Some(translated) = &go {
+            findings.notes.extend(translated.notes());
+        }
+        let object = go.as_ref().map_or(&written, |translated| &translated.file);
+        let (config, mut findings) = read_sections(object, folder, findings);
+        if findings.errors.is_empty() {
+            return Ok(Loaded { config, notes: findings.notes });
+        }
+        if let Some(translated) = &go {
+            translated.name_errors(&mut findings.errors);
+        }
+        Err(findings.errors)
+    }
+}
+
+fn read_sections(
+    object: &Map<String, Value>,
+    folder: &Path,
+    findings: Findings,
+) -> (Config, Findings) {
+    let findings = RefCell::new(findings);
+    let config = dialect::read(object, folder, &findings);
+    (config, findings.into_inner())
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
+    let mut text = String::new();
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
+    let length = read.map_err(|error| format!("cannot be read: {error}"))?;
+    if length as u64 > FILE_BYTES_MAX {
+        return Err(format!("is larger than {FILE_BYTES_MAX} bytes"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

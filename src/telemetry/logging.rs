@@ -2,15 +2,7 @@
 
 use tracing_subscriber::EnvFilter;
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// One readable line an event.
-    #[default]
-    Text,
-    /// One JSON object an event.
-    Json,
-}
+use crate::config::LogFormat;
 
 /// Starts the log once for the process; `filter` is a `tracing` filter such as `info` or
 /// `tracker::delivery=debug`. A second call changes nothing.

@@ -3,5 +3,5 @@
 mod logging;
 mod metrics;
 
-pub use logging::{LogFormat, start as start_logging};
+pub use logging::start as start_logging;
 pub use metrics::{Metrics, SinkMetrics};

@@ -1,0 +1,400 @@
+//! Our dialect of the configuration file: each key, its range and its default, read once.
+//!
+//! A key of a feature that this version lacks is accepted and named in a note; a key that another
+//! dialect spells differently is refused with the name to write.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use regex::Regex;
+use serde_json::{Map, Value};
+
+use super::section::{Bare, Findings, Section, Shape};
+use super::{
+    Config, DntPolicy, Durability, HashMode, HttpConfig, IntakeConfig, JournalConfig, LogConfig,
+    LogFormat, ServerConfig, TlsConfig, TrustedProxy, notify,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Reads the whole file. What is wrong stands in `findings` and is the default in the result.
+pub(super) fn read(
+    object: &Map<String, Value>,
+    folder: &Path,
+    findings: &RefCell<Findings>,
+) -> Config {
+    let mut file = Section::root(object, findings);
+    let data_directory = folder.join(file.filled("DataDirectory").unwrap_or("./data".to_owned()));
+    let config = Config {
+        server: server(&mut file, folder, &data_directory),
+        intake: intake(&mut file, folder, &data_directory),
+        journal: journal(&mut file, &data_directory),
+        backends: notify::read(&mut file, folder, &data_directory),
+        log: log(&mut file),
+    };
+    if config.intake.event_bytes_max as u64 > config.journal.segment_bytes / 4 {
+        file.error("MaxEventBytes", "is more than a quarter of JournalSegmentBytes");
+    }
+    later(&mut file);
+    file.finish(renamed);
+    config
+}
+
+fn server(file: &mut Section<'_>, folder: &Path, data_directory: &Path) -> ServerConfig {
+    let listen_http = listen(file, "ListenHTTP", 8080);
+    let wanted_https = listen(file, "ListenHTTPS", 8443);
+    let local_tls = file.flag("UseLocalTLS", true);
+    let tls = tls(file, folder, data_directory);
+    let listen_https = wanted_https.filter(|_| local_tls);
+    if wanted_https.is_some() && !local_tls {
+        file.note("UseLocalTLS is false: no HTTPS, because certificates by ACME are not in this version yet");
+    }
+    if listen_http.is_none() && listen_https.is_none() {
+        file.error(
+            "ListenHTTP",
+            "nothing would be listened on; set ListenHTTP, or ListenHTTPS with UseLocalTLS",
+        );
+    }
+    if listen_http.is_some_and(|http| http.port() != 0 && Some(http) == listen_https) {
+        file.error("ListenHTTPS", "is the same address as ListenHTTP");
+    }
+    let stop =
+        file.duration("StopDeadline", Bare::Refused, Duration::from_millis(100)..=300 * SECOND);
+    ServerConfig {
+        listen_http,
+        listen_https,
+        tls,
+        data_directory: data_directory.to_owned(),
+        http: http(file),
+        stop_deadline: stop.unwrap_or(Duration::from_millis(1_500)),
+    }
+}
+
+fn http(file: &mut Section<'_>) -> HttpConfig {
+    let standard = HttpConfig::default();
+    let timeout = file.duration("ConnectionTimeout", Bare::Seconds, SECOND..=HOUR);
+    let pixel_wait = file.duration("PixelWait", Bare::Milliseconds, Duration::ZERO..=SECOND);
+    let api_version = file.number("ApiVersion", 0..=9_999).and_then(|n| u32::try_from(n).ok());
+    HttpConfig {
+        api_version: api_version.unwrap_or(standard.api_version),
+        allow_origins: allow_origins(file).unwrap_or(standard.allow_origins),
+        trusted_proxies: trusted_proxies(file),
+        body_bytes_max: bytes(file, "MaxBodyBytes", 1 << 10..=1 << 30, standard.body_bytes_max),
+        inflated_bytes_max: bytes(
+            file,
+            "MaxInflatedBytes",
+            1 << 10..=1 << 30,
+            standard.inflated_bytes_max,
+        ),
+        batch_events_max: file
+            .count("MaxBatchEvents", 1..=1_000_000)
+            .unwrap_or(standard.batch_events_max),
+        // The lower bound is the least buffer the HTTP implementation takes.
+        header_bytes_max: bytes(
+            file,
+            "MaxHeaderBytes",
+            8 << 10..=1 << 20,
+            standard.header_bytes_max,
+        ),
+        connections_max: file
+            .count("MaxConnections", 1..=1_000_000)
+            .unwrap_or(standard.connections_max),
+        timeout: timeout.unwrap_or(standard.timeout),
+        pixel_wait: pixel_wait.unwrap_or(standard.pixel_wait),
+    }
+}
+
+fn bytes(
+    file: &mut Section<'_>,
+    key: &'static str,
+    range: std::ops::RangeInclusive<u64>,
+    default: usize,
+) -> usize {
+    file.size(key, range).and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(default)
+}
+
+/// An address to listen on; loopback at `port` when absent, `None` when `""`.
+fn listen(file: &mut Section<'_>, key: &'static str, port: u16) -> Option<SocketAddr> {
+    let Some(text) = file.text(key) else {
+        return Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    };
+    if text.is_empty() {
+        return None;
+    }
+    let address = address(&text);
+    if address.is_none() {
+        file.error(key, "expected an address like \"127.0.0.1:8080\", \":8080\" for every interface, or \"\" for off");
+    }
+    address
+}
+
+fn address(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.rsplit_once(':')?;
+    match host {
+        "" => Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.parse().ok()?))),
+        "localhost" => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?))),
+        _ => text.parse().ok(),
+    }
+}
+
+fn tls(file: &mut Section<'_>, folder: &Path, data_directory: &Path) -> TlsConfig {
+    match (file.filled("TLSCert"), file.filled("TLSKey")) {
+        (Some(cert), Some(key)) => {
+            TlsConfig::Files { cert: folder.join(cert), key: folder.join(key) }
+        }
+        (None, None) => TlsConfig::Generated { directory: data_directory.join("tls") },
+        (cert, _) => {
+            let missing = if cert.is_none() { "TLSCert" } else { "TLSKey" };
+            file.error(missing, "is missing: a certificate and its key come together");
+            TlsConfig::Generated { directory: data_directory.join("tls") }
+        }
+    }
+}
+
+fn allow_origins(file: &mut Section<'_>) -> Option<Vec<String>> {
+    let one = file.filled("AllowOrigin");
+    let many = file.list("AllowOrigins");
+    if one.is_some() && many.is_some() {
+        file.error("AllowOrigin", "stands beside AllowOrigins; keep one of them");
+    }
+    let key = if many.is_some() { "AllowOrigins" } else { "AllowOrigin" };
+    let origins = many.or(one.map(|origin| vec![origin]))?;
+    if origins.len() > 1 && origins.iter().any(|origin| origin == "*") {
+        file.error(key, "\"*\" stands alone: it means every origin, without cookies");
+    }
+    for origin in origins.iter().filter(|origin| *origin != "*" && !is_origin(origin)) {
+        file.error(
+            key,
+            format!("{origin:?} is not an origin like \"https://example.com\" (no path)"),
+        );
+    }
+    Some(origins)
+}
+
+fn is_origin(text: &str) -> bool {
+    let url = url::Url::parse(text).ok().filter(|_| !text.contains('*'));
+    let web = url.filter(|url| matches!(url.scheme(), "http" | "https"));
+    web.is_some_and(|url| url.origin().ascii_serialization() == text)
+}
+
+fn trusted_proxies(file: &mut Section<'_>) -> Vec<TrustedProxy> {
+    let words = file.list("TrustedProxies").unwrap_or_default();
+    let mut proxies = Vec::with_capacity(words.len());
+    for word in words {
+        match word.as_str() {
+            "loopback" => proxies.push(TrustedProxy::Loopback),
+            "private" => proxies.push(TrustedProxy::Private),
+            "cloudflare" => proxies.push(TrustedProxy::Cloudflare),
+            word => match word.parse::<IpNet>().or_else(|_| word.parse::<IpAddr>().map(IpNet::from)) {
+                Ok(net) => proxies.push(TrustedProxy::Net(net.trunc())),
+                Err(_) => file.error(
+                    "TrustedProxies",
+                    format!("{word:?} is no address, no network and none of loopback, private, cloudflare"),
+                ),
+            },
+        }
+    }
+    proxies
+}
+
+fn intake(file: &mut Section<'_>, folder: &Path, data_directory: &Path) -> IntakeConfig {
+    let standard = IntakeConfig::new(data_directory.join("keys"));
+    let (url_filter, url_filter_match_group) = url_filter(file);
+    let hash_modes = [("keyed", HashMode::Keyed), ("legacy", HashMode::Legacy)];
+    let policies = [
+        ("ignore", DntPolicy::Ignore),
+        ("anonymous", DntPolicy::Anonymous),
+        ("drop", DntPolicy::Drop),
+    ];
+    let cflags = file.number("CFlagsMarketing", 0..=i64::MAX.cast_unsigned());
+    IntakeConfig {
+        hash_mode: file.choice("HashMode", &hash_modes).unwrap_or_default(),
+        prefix_private_hash: file.text("PrefixPrivateHash").unwrap_or_default(),
+        account_hash_mixer: file.text("AccountHashMixer").unwrap_or_default(),
+        domains: domains(file),
+        url_filter,
+        url_filter_match_group,
+        ignore_query_params_key: file.filled("IgnoreQueryParamsKey"),
+        anonymize_ip: file.flag("AnonymizeIP", standard.anonymize_ip),
+        remove_ip: file.flag("UseRemoveIP", standard.remove_ip),
+        dnt_policy: file.choice("DNTPolicy", &policies).unwrap_or_default(),
+        cflags_marketing: cflags.map_or(standard.cflags_marketing, u64::cast_signed),
+        cflags_ignore: file.flag("CFlagsIgnore", standard.cflags_ignore),
+        geo_ip: file.flag("UseGeoIP", standard.geo_ip),
+        geo_ip_database: geo_ip_database(file, folder),
+        region_descriptions: file.flag("UseRegionDescriptions", standard.region_descriptions),
+        quarantine_raw: file.flag("QuarantineRaw", standard.quarantine_raw),
+        event_bytes_max: bytes(file, "MaxEventBytes", 1 << 10..=64 << 20, standard.event_bytes_max),
+        // The upper bound is what the JSON reader itself stands.
+        nesting_max: file.count("MaxNesting", 1..=100).unwrap_or(standard.nesting_max),
+        text_bytes_max: bytes(file, "MaxTextBytes", 64..=1 << 20, standard.text_bytes_max),
+        keys_directory: standard.keys_directory,
+    }
+}
+
+fn domains(file: &mut Section<'_>) -> Vec<String> {
+    let domains = file.list("Domains").unwrap_or_default();
+    for domain in domains.iter().filter(|domain| domain.contains(['/', ' ']) || domain.is_empty()) {
+        file.error("Domains", format!("{domain:?} is not a host like \"example.com\""));
+    }
+    domains.iter().map(|domain| domain.to_ascii_lowercase()).collect()
+}
+
+fn url_filter(file: &mut Section<'_>) -> (Option<String>, usize) {
+    let filter = file.filled("UrlFilter");
+    let group = file.count("UrlFilterMatchGroup", 0..=1_000).unwrap_or(0);
+    let Some(text) = filter else { return (None, group) };
+    match Regex::new(&text) {
+        Err(error) => file.error("UrlFilter", format!("not a regular expression: {error}")),
+        Ok(filter) if group >= filter.captures_len() => {
+            let groups = filter.captures_len() - 1;
+            file.error("UrlFilterMatchGroup", format!("UrlFilter has {groups} groups"));
+        }
+        Ok(_) => {}
+    }
+    (Some(text), group)
+}
+
+fn geo_ip_database(file: &mut Section<'_>, folder: &Path) -> Option<PathBuf> {
+    let path = folder.join(file.filled("GeoIPDatabase")?);
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    if extension.is_some_and(|extension| extension.eq_ignore_ascii_case("bin")) {
+        file.note(
+            "GeoIPDatabase: the BIN form cannot be read; give an MMDB file (import of IP2Location's \
+             CSV form is not in this version yet). The built-in country database is used",
+        );
+        return None;
+    }
+    Some(path)
+}
+
+fn journal(file: &mut Section<'_>, data_directory: &Path) -> JournalConfig {
+    let standard = JournalConfig::new(data_directory.join("journal"));
+    let words =
+        [("disk", Durability::Disk), ("os", Durability::Os), ("memory", Durability::Memory)];
+    let durability = file.choice("Durability", &words).unwrap_or_default();
+    if durability == Durability::Memory {
+        file.note("Durability is \"memory\": acknowledged events are lost when the process dies");
+    }
+    let segment_bytes = file.size("JournalSegmentBytes", 1 << 20..=1 << 30);
+    let journal = JournalConfig {
+        durability,
+        segment_bytes: segment_bytes.unwrap_or(standard.segment_bytes),
+        disk_bytes_max: file
+            .size("JournalMaxBytes", 0..=1 << 50)
+            .unwrap_or(standard.disk_bytes_max),
+        keep: file
+            .duration("JournalKeep", Bare::Refused, Duration::ZERO..=366 * DAY)
+            .unwrap_or(standard.keep),
+        keep_bytes_max: file
+            .size("JournalKeepBytes", 0..=1 << 50)
+            .unwrap_or(standard.keep_bytes_max),
+        queue_records_max: file
+            .count("JournalQueueRecords", 1..=1_000_000)
+            .unwrap_or(standard.queue_records_max),
+        directory: standard.directory,
+    };
+    // One segment to write, one being read, one ready: less cannot make progress.
+    if journal.disk_bytes_max > 0 && journal.disk_bytes_max < 3 * journal.segment_bytes {
+        file.error("JournalMaxBytes", "is less than three times JournalSegmentBytes");
+    }
+    journal
+}
+
+fn log(file: &mut Section<'_>) -> LogConfig {
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let debug = file.flag("Debug", false);
+    let filter = file.filled("LogFilter");
+    if filter.as_deref().is_some_and(|filter| !is_filter(filter)) {
+        file.error(
+            "LogFilter",
+            "expected a level (error, warn, info, debug, trace, off) or target=level, after commas",
+        );
+    }
+    let standard = if debug { "info,tracker=debug" } else { "info" };
+    LogConfig {
+        format: file.choice("LogFormat", &formats).unwrap_or_default(),
+        filter: filter.unwrap_or(standard.to_owned()),
+    }
+}
+
+fn is_filter(text: &str) -> bool {
+    text.split(',').all(|directive| {
+        let (target, level) = directive.rsplit_once('=').unwrap_or(("", directive));
+        let levels = ["error", "warn", "info", "debug", "trace", "off"];
+        levels.contains(&level.trim().to_ascii_lowercase().as_str())
+            && target.trim().chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':'))
+    })
+}
+
+/// Keys whose feature is not in this version.
+fn later(file: &mut Section<'_>) {
+    use Shape::{Flag, List, Number, Text};
+    file.later("certificates by ACME", &[("LetsEncryptDomains", List)]);
+    file.later("a daily limit for each address", &[("RateLimitPerDay", Number)]);
+    file.later(
+        "pruning",
+        &[
+            ("DataRetentionDays", Number),
+            ("PruneOldData", Flag),
+            ("PruneLimit", Number),
+            ("PruneLogsOnly", Flag),
+            ("PruneLogsSkip", Flag),
+            ("PruneLogsPageSize", Number),
+            ("PruneLogsTTL", Number),
+            ("PruneSkipToTimestamp", Number),
+            ("PruneUpdateConfig", Flag),
+        ],
+    );
+    file.later(
+        "the proxy below /api/",
+        &[
+            ("ProxyUrl", Text),
+            ("ProxyUrlFilter", Text),
+            ("ProxyForceJson", Flag),
+            ("IgnoreProxyOptions", Flag),
+        ],
+    );
+    file.later("static files", &[("StaticDirectory", Text)]);
+    file.later("redirects", &[("DefaultRedirect", Text)]);
+    file.later(
+        "export to S3",
+        &[
+            ("S3Bucket", Text),
+            ("S3Prefix", Text),
+            ("S3Region", Text),
+            ("S3AccessKeyID", Text),
+            ("S3SecretAccessKey", Text),
+            ("InactivityTimeoutSeconds", Number),
+            ("MaxShardSizeBytes", Number),
+        ],
+    );
+    // The embedded store's views stand in the schema `sfpla` whatever this says.
+    if file.filled("Database").is_some_and(|name| name != "sfpla") {
+        file.note("not in this version yet: Database (another name than sfpla)");
+    }
+}
+
+/// What to write instead of a key that other files have.
+fn renamed(key: &str) -> Option<String> {
+    let ours = match key {
+        "MaximumConnections" => "MaxConnections",
+        "ProxyDailyLimit" => "RateLimitPerDay",
+        "ProxyExceptHTTP" => "ListenHTTP",
+        "ProxyPortTLS" => "ListenHTTPS",
+        "IdleTimeoutSeconds"
+        | "ReadTimeoutSeconds"
+        | "ReadHeaderTimeoutSeconds"
+        | "WriteTimeoutSeconds" => "ConnectionTimeout",
+        "IPv4GeoIPZip" | "IPv6GeoIPZip" | "IPv4GeoIPCSVDest" | "IPv6GeoIPCSVDest" => {
+            "GeoIPDatabase"
+        }
+        _ => return None,
+    };
+    Some(format!("it is called {ours} here"))
+}

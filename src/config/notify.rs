@@ -1,0 +1,291 @@
+//! `Notify`: which systems take the events, and when a lane of which table is due.
+//!
+//! Numbers of an entry change every table that waits at all; tables that the documentation sends
+//! at once (payments, lifetime values) stay so unless a line below `Tables`, or
+//! `"BatchingEnabled": false` for all, says otherwise.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::backends::documented_tables;
+use super::section::{Bare, Section};
+use super::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
+
+/// Types whose sink is not in this version.
+const LATER: [&str; 4] = ["clickhouse", "cassandra", "nats", "facebook"];
+
+/// What an entry of a later type may hold; its values are not looked at.
+const LATER_KEYS: [&str; 24] = [
+    "Host",
+    "Hosts",
+    "Port",
+    "HTTPPort",
+    "Keyspace",
+    "Context",
+    "Database",
+    "Username",
+    "Password",
+    "Key",
+    "Cert",
+    "CACert",
+    "Secure",
+    "Unencrypted",
+    "Timeout",
+    "Connections",
+    "Retries",
+    "AttemptAll",
+    "Filter",
+    "Prune",
+    "BatchFlushInterval",
+    "MessageLimit",
+    "ByteLimit",
+    "Format",
+];
+
+/// What every type may hold beside its own keys.
+const BATCHING_KEYS: [&str; 9] = [
+    "BatchingEnabled",
+    "Strategy",
+    "MaxBatchSize",
+    "MaxBatchTime",
+    "MaxMemoryMB",
+    "Priority",
+    "RetryAttempts",
+    "RetryBackoffMs",
+    "Tables",
+];
+
+/// Reads `Notify` and `Consume`; the embedded store when nothing is switched on.
+pub(super) fn read(
+    file: &mut Section<'_>,
+    folder: &Path,
+    data_directory: &Path,
+) -> Vec<BackendConfig> {
+    let mut backends: Vec<BackendConfig> = Vec::new();
+    let entries = file.sections("Notify");
+    let written = entries.len();
+    let mut refused = false;
+    for mut entry in entries {
+        entry.accept(&["Note"]);
+        let kind = entry.filled("Type");
+        let skip = entry.flag("Skip", false);
+        match kind.as_deref() {
+            Some("duckdb") => {
+                let duckdb = duckdb(&mut entry, folder, data_directory);
+                let BackendConfig::DuckDb(new) = &duckdb;
+                let twin = backends.iter().any(|BackendConfig::DuckDb(old)| {
+                    !skip && (old.name == new.name || old.path == new.path)
+                });
+                if twin {
+                    entry.error_here("has the Name or the Path of an entry before it");
+                }
+                if !skip {
+                    backends.push(duckdb);
+                }
+            }
+            Some(kind) if LATER.contains(&kind) => {
+                refused |= !skip;
+                later(&mut entry, kind, skip);
+            }
+            Some(kind) => {
+                refused = true;
+                let known = format!("duckdb, {}", LATER.join(", "));
+                entry.error("Type", format!("{kind:?} is none of {known}"));
+                accept_any(&mut entry);
+            }
+            None => {
+                refused = true;
+                entry.error("Type", "is missing: which system is this, for example \"duckdb\"?");
+                accept_any(&mut entry);
+            }
+        }
+        entry.finish(|_| None);
+    }
+    consume(file);
+    if backends.is_empty() && !refused {
+        if written > 0 {
+            file.note("every entry of Notify is skipped: events go to the embedded DuckDB");
+        }
+        backends.push(BackendConfig::DuckDb(standard(data_directory)));
+    }
+    backends
+}
+
+fn later(entry: &mut Section<'_>, kind: &str, skip: bool) {
+    accept_any(entry);
+    if skip {
+        let path = entry.path_of("Type");
+        entry.note(format!("skipped: {path} {kind} (not in this version yet)"));
+    } else {
+        entry.error(
+            "Type",
+            format!(
+                "{kind} is not in this version yet; set \"Skip\": true in this entry to go on without it"
+            ),
+        );
+    }
+}
+
+fn accept_any(entry: &mut Section<'_>) {
+    entry.accept(&["Name", "Critical", "Consumer", "Ephemeral", "EnableCompression"]);
+    entry.accept(&LATER_KEYS);
+    entry.accept(&BATCHING_KEYS);
+    entry.accept(&["Path", "MemoryLimitMB", "Threads", "QueryTimeout", "QueryMaxRows"]);
+}
+
+/// Queues that are read from: none in this version.
+fn consume(file: &mut Section<'_>) {
+    for mut entry in file.sections("Consume") {
+        entry.accept(&["Note"]);
+        accept_any(&mut entry);
+        let kind = entry.filled("Type").unwrap_or_default();
+        let skip = entry.flag("Skip", false);
+        if skip {
+            let path = entry.path_of("Type");
+            entry.note(format!("skipped: {path} {kind} (consuming is not in this version yet)"));
+        } else {
+            entry.error_here(
+                "consuming from a queue is not in this version yet; set \"Skip\": true in this \
+                 entry to go on without it",
+            );
+        }
+        entry.finish(|_| None);
+    }
+}
+
+fn standard(data_directory: &Path) -> DuckDbConfig {
+    DuckDbConfig {
+        name: "duckdb".to_owned(),
+        path: data_directory.join("tracker.duckdb"),
+        memory_mb: 256,
+        threads: 1,
+        critical: false,
+        query_time_max: Duration::from_secs(30),
+        query_rows_max: 100_000,
+        limits: LimitsByTable::documented(),
+    }
+}
+
+fn duckdb(entry: &mut Section<'_>, folder: &Path, data_directory: &Path) -> BackendConfig {
+    let standard = standard(data_directory);
+    let name = entry.filled("Name");
+    if name.as_deref().is_some_and(|name| !is_name(name)) {
+        entry.error("Name", "expected 1 to 64 letters, digits, \"-\" and \"_\"");
+    }
+    let threads = entry.number("Threads", 1..=64).and_then(|n| u32::try_from(n).ok());
+    let query_time = entry.duration(
+        "QueryTimeout",
+        Bare::Seconds,
+        Duration::from_millis(100)..=Duration::from_secs(3_600),
+    );
+    BackendConfig::DuckDb(DuckDbConfig {
+        name: name.unwrap_or(standard.name),
+        path: entry.filled("Path").map_or(standard.path, |path| folder.join(path)),
+        memory_mb: entry.number("MemoryLimitMB", 64..=1 << 20).unwrap_or(standard.memory_mb),
+        threads: threads.unwrap_or(standard.threads),
+        critical: entry.flag("Critical", standard.critical),
+        query_time_max: query_time.unwrap_or(standard.query_time_max),
+        query_rows_max: entry
+            .count("QueryMaxRows", 1..=10_000_000)
+            .unwrap_or(standard.query_rows_max),
+        limits: limits(entry),
+    })
+}
+
+/// A name goes into metrics' labels and names of cursor files.
+fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+}
+
+/// The numbers written for an entry or a table; what is absent stays as it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Written {
+    strategy: Option<Strategy>,
+    rows: Option<usize>,
+    age: Option<Duration>,
+    bytes: Option<usize>,
+    priority: Option<u8>,
+    retry_attempts: Option<u32>,
+    retry_backoff: Option<Duration>,
+}
+
+fn limits(entry: &mut Section<'_>) -> LimitsByTable {
+    let mut limits = LimitsByTable::documented();
+    let batching = entry.flag("BatchingEnabled", true);
+    let all = written(entry);
+    let apply = |table: &mut TableLimits| {
+        if !batching {
+            let at_once = Written { strategy: Some(Strategy::Immediate), ..all };
+            *table = at_once.over(*table);
+        } else if table.strategy != Strategy::Immediate {
+            *table = all.over(*table);
+        }
+    };
+    apply(&mut limits.default);
+    limits.tables.values_mut().for_each(apply);
+    let Some(mut tables) = entry.section("Tables") else { return limits };
+    for (name, mut table) in tables.entries(&documented_tables()) {
+        let line = written(&mut table).over(limits.of(name));
+        limits.tables.insert(name.to_owned(), line);
+        table.finish(|_| None);
+    }
+    tables.finish(|_| None);
+    limits
+}
+
+fn written(section: &mut Section<'_>) -> Written {
+    // Compression belongs to sinks that send over a network; the documentation sets it anywhere.
+    section.accept(&["EnableCompression"]);
+    let strategies = [
+        ("immediate", Strategy::Immediate),
+        ("time", Strategy::Time),
+        ("size", Strategy::Size),
+        ("hybrid", Strategy::Hybrid),
+        ("memory", Strategy::Memory),
+        ("adaptive", Strategy::Adaptive),
+    ];
+    let day = Duration::from_secs(86_400);
+    Written {
+        strategy: section.choice("Strategy", &strategies),
+        rows: section.count("MaxBatchSize", 1..=200_000),
+        age: section.duration("MaxBatchTime", Bare::Refused, Duration::ZERO..=day),
+        bytes: section.count("MaxMemoryMB", 1..=64).map(|megabytes| megabytes << 20),
+        priority: section.number("Priority", 1..=9).and_then(|n| u8::try_from(n).ok()),
+        retry_attempts: section
+            .number("RetryAttempts", 0..=1_000)
+            .and_then(|n| u32::try_from(n).ok()),
+        retry_backoff: section.duration(
+            "RetryBackoffMs",
+            Bare::Milliseconds,
+            Duration::from_millis(1)..=Duration::from_secs(60),
+        ),
+    }
+}
+
+impl Written {
+    /// These numbers where they are written, `table`'s elsewhere. A limit that was no reason to
+    /// send becomes one at the size of events', the documentation's usual.
+    fn over(self, table: TableLimits) -> TableLimits {
+        let usual = LimitsByTable::documented().of("events").limits;
+        let known = |limit: usize, usual: usize| if limit == usize::MAX { usual } else { limit };
+        let (was, fresh) = (table.limits, self.strategy.is_some_and(|s| s != table.strategy));
+        let age = if fresh || was.age == Duration::MAX { usual.age } else { was.age };
+        let rows = if fresh { usual.rows } else { known(was.rows, usual.rows) };
+        let bytes = if fresh { usual.bytes } else { known(was.bytes, usual.bytes) };
+        let strategy = self.strategy.unwrap_or(table.strategy);
+        let limits = Limits::of(
+            strategy,
+            self.rows.unwrap_or(rows),
+            self.bytes.unwrap_or(bytes),
+            self.age.unwrap_or(age),
+        );
+        TableLimits {
+            strategy,
+            limits,
+            priority: self.priority.unwrap_or(table.priority),
+            retry_attempts: self.retry_attempts.unwrap_or(table.retry_attempts),
+            retry_backoff: self.retry_backoff.unwrap_or(table.retry_backoff),
+        }
+    }
+}
