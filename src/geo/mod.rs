@@ -85,7 +85,7 @@ impl GeoDb {
     }
 
     /// The database in `path`, read at once; without one, the built-in countries, which load behind.
-    /// An IP2Location `.BIN` file is passed over with a warning.
+    /// An `IP2Location` `.BIN` file is passed over with a warning.
     ///
     /// # Errors
     /// When the file cannot be read or is no MMDB database.
@@ -150,12 +150,12 @@ impl GeoDb {
 
     fn load_built_in(&self) {
         let current = Arc::clone(&self.current);
-        let load = move || match unpack(BUILT_IN) {
-            Some(reader) => {
-                // A database of the operator's that came meanwhile stays.
-                current.compare_and_swap(&None::<Arc<_>>, Some(Arc::new(reader)));
-            }
-            None => tracing::error!("the built-in country database is damaged"),
+        let load = move || {
+            let Some(reader) = unpack(BUILT_IN) else {
+                return tracing::error!("the built-in country database is damaged");
+            };
+            // A database of the operator's that came meanwhile stays.
+            current.compare_and_swap(&None::<Arc<_>>, Some(Arc::new(reader)));
         };
         match std::thread::Builder::new().name("geo-load".to_owned()).spawn(load) {
             Ok(handle) => {
@@ -168,7 +168,9 @@ impl GeoDb {
 
 impl std::fmt::Debug for GeoDb {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GeoDb").field("loaded", &self.current.load().is_some()).finish()
+        f.debug_struct("GeoDb")
+            .field("loaded", &self.current.load().is_some())
+            .finish_non_exhaustive()
     }
 }
 
