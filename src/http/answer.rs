@@ -6,7 +6,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
 
-/// A transparent picture of one pixel, GIF89a.
+/// A transparent picture of one pixel, as `GIF89a`.
 const PIXEL: &[u8] = include_bytes!("assets/pixel.gif");
 
 /// `value` as JSON.

@@ -177,12 +177,10 @@ mod tests {
 
     /// A body that arrives in these pieces, and then stalls if `None` stands last.
     fn pieces(pieces: &'static [Option<&'static [u8]>]) -> Body {
-        let mut pieces = pieces.iter();
-        let frames = std::iter::from_fn(move || pieces.next());
-        Body::new(Pieces(Box::new(frames)))
+        Body::new(Pieces(pieces))
     }
 
-    struct Pieces(Box<dyn Iterator<Item = &'static Option<&'static [u8]>> + Send>);
+    struct Pieces(&'static [Option<&'static [u8]>]);
 
     impl HttpBody for Pieces {
         type Data = Bytes;
@@ -192,13 +190,13 @@ mod tests {
             mut self: std::pin::Pin<&mut Self>,
             _: &mut std::task::Context<'_>,
         ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
-            match self.0.next() {
-                Some(Some(data)) => std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(
-                    Bytes::from_static(data),
-                )))),
-                Some(None) => std::task::Poll::Pending,
-                None => std::task::Poll::Ready(None),
-            }
+            let (piece, rest) = match self.0 {
+                [Some(piece), rest @ ..] => (Bytes::from_static(piece), rest),
+                [None, ..] => return std::task::Poll::Pending,
+                [] => return std::task::Poll::Ready(None),
+            };
+            self.0 = rest;
+            std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(piece))))
         }
     }
 

@@ -100,11 +100,12 @@ impl Connections {
         match protocol {
             Protocol::Http1 => {
                 let connection = pin!(self.http1.serve_connection(io, service).with_upgrades());
-                self.drive(connection, |c| c.graceful_shutdown(), &active).await;
+                self.drive(connection, http1::UpgradeableConnection::graceful_shutdown, &active)
+                    .await;
             }
             Protocol::Http2 => {
                 let connection = pin!(self.http2.serve_connection(io, service));
-                self.drive(connection, |c| c.graceful_shutdown(), &active).await;
+                self.drive(connection, http2::Connection::graceful_shutdown, &active).await;
             }
         }
     }

@@ -59,24 +59,16 @@ impl Origins {
         if !self.listed.is_empty() {
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
-        match origin.map_or(Access::Anyone, |origin| self.access(origin)) {
-            Access::Denied => {}
-            Access::Anyone if self.anyone => {
-                headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-                headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS);
-            }
-            Access::Anyone => {}
-            Access::Listed => {
-                if let Some(origin) = origin {
-                    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-                    headers.insert(
-                        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-                        HeaderValue::from_static("true"),
-                    );
-                    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS);
-                }
-            }
+        if let Some(origin) = origin.filter(|origin| self.access(origin) == Access::Listed) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            let credentials = HeaderValue::from_static("true");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, credentials);
+        } else if self.anyone {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        } else {
+            return;
         }
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS);
     }
 }
 

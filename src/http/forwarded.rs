@@ -25,6 +25,8 @@ use crate::config::TrustedProxy;
 /// Hops looked at; a longer chain is cut at the far end, which only its sender wrote.
 const HOPS_MAX: usize = 32;
 
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+
 const PRIVATE: [&str; 6] =
     ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10"];
 
@@ -72,9 +74,7 @@ impl Trusted {
         for proxy in proxies {
             match proxy {
                 TrustedProxy::Net(network) => trusted.networks.push(*network),
-                TrustedProxy::Loopback => {
-                    trusted.networks.extend(parse(&["127.0.0.0/8", "::1/128"]))
-                }
+                TrustedProxy::Loopback => trusted.networks.extend(parse(&LOOPBACK)),
                 TrustedProxy::Private => trusted.networks.extend(parse(&PRIVATE)),
                 TrustedProxy::Cloudflare => trusted.cloudflare = parse(&CLOUDFLARE).collect(),
             }

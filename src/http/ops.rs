@@ -100,21 +100,19 @@ fn wants_text(query: Option<&str>, headers: &HeaderMap) -> bool {
 }
 
 /// The documented JSON. Its names are those of the Go tracker; each is the nearest fact we have.
-#[expect(clippy::cast_precision_loss, reason = "ratios for people; 2^52 events are far")]
 fn document(app: &AppState) -> Value {
     let metrics = &app.metrics;
     let batches = sum(&metrics.sink_batches, "");
     let items = sum(&metrics.sink_rows, "");
     let failed = sum(&metrics.sink_failures, "");
     let flush_ms = sum(&metrics.sink_write_milliseconds, "");
+    let messages = sum(&metrics.sink_rows, "mthreads");
     let last_stored = largest(&metrics.sink_last_stored);
-    let events = metrics.events_stored.get() as f64;
-    let errors = metrics.rejected() as f64;
-    let latency_ns = metrics.request_seconds.get_sample_sum() * 1e9;
+    let (events, errors) = (metrics.events_stored.get(), metrics.rejected());
+    let latency_ms = metrics.request_seconds.get_sample_sum() * 1000.0;
     let uptime = uptime_seconds(app);
-    let per_second = ratio(events, uptime);
-    let attempts = batches + failed;
-    let success = if attempts > 0.0 { batches / attempts } else { 1.0 };
+    let per_second = if uptime > 0.0 { float(events) / uptime } else { 0.0 };
+    let success = if batches + failed > 0 { ratio(batches, batches + failed) } else { 1.0 };
     let stored_at = last_stored
         .and_then(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0))
         .map(|time| time.with_timezone(&Local).to_rfc3339());
@@ -122,33 +120,34 @@ fn document(app: &AppState) -> Value {
     json!({
         "batching": {
             "enabled": true,
-            "total_batches": batches as u64,
-            "total_items": items as u64,
-            "failed_batches": failed as u64,
+            "total_batches": batches,
+            "total_items": items,
+            "failed_batches": failed,
             "avg_batch_size": ratio(items, batches),
             "avg_flush_latency_ms": ratio(flush_ms, batches),
-            "queued_items": sum(&metrics.sink_queued_rows, "") as u64,
-            "memory_usage_mb": sum(&metrics.sink_queued_bytes, "") / f64::from(1 << 20),
+            "queued_items": sum(&metrics.sink_queued_rows, ""),
+            "memory_usage_mb": ratio(sum(&metrics.sink_queued_bytes, ""), 1 << 20),
             "batch_success_rate": success,
             "events_per_second": per_second,
             "last_flush_time": stored_at,
         },
         "calculated": {
             "avg_items_per_batch": ratio(items, batches),
-            "avg_latency_ms": latency_ns / 1e6 / events.max(1.0),
+            "avg_latency_ms": latency_ms / float(events.max(1)),
             "batch_success_rate": success,
-            "error_rate": errors / events.max(1.0),
+            "error_rate": ratio(errors, events.max(1)),
             "events_per_second": per_second,
             "uptime_seconds": uptime,
         },
         "metrics": {
-            "event_count": events as u64,
-            "error_count": errors as u64,
-            "campaign_events": sum(&metrics.sink_rows, "mthreads") as u64,
-            "mthreads_ops": sum(&metrics.sink_rows, "mthreads") as u64,
-            "mstore_ops": sum(&metrics.sink_rows, "mstore") as u64,
-            "mtriage_ops": sum(&metrics.sink_rows, "mtriage") as u64,
-            "total_latency_ns": latency_ns as u64,
+            "event_count": events,
+            "error_count": errors,
+            // An event of a campaign is one with a thread.
+            "campaign_events": messages,
+            "mthreads_ops": messages,
+            "mstore_ops": sum(&metrics.sink_rows, "mstore"),
+            "mtriage_ops": sum(&metrics.sink_rows, "mtriage"),
+            "total_latency_ns": (latency_ms * 1e6).round(),
             "last_processed_unix": last_stored.unwrap_or(0),
             "connection_count": metrics.connections.get(),
             "health_status": health,
@@ -159,7 +158,12 @@ fn document(app: &AppState) -> Value {
 }
 
 /// The sum of all series, or of those of one table.
-fn sum(metric: &impl Collector, table: &str) -> f64 {
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts, which the library keeps as whole numbers and hands out as floats"
+)]
+fn sum(metric: &impl Collector, table: &str) -> u64 {
     metric
         .collect()
         .iter()
@@ -169,7 +173,7 @@ fn sum(metric: &impl Collector, table: &str) -> f64 {
                 || series.get_label().iter().any(|l| l.name() == "table" && l.value() == table)
         })
         .map(|series| series.get_counter().get_value() + series.get_gauge().get_value())
-        .sum()
+        .sum::<f64>() as u64
 }
 
 /// The largest series; `None` when there is none, or only zeros.
@@ -177,16 +181,20 @@ fn sum(metric: &impl Collector, table: &str) -> f64 {
 fn largest(metric: &impl Collector) -> Option<i64> {
     let families = metric.collect();
     let series = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
-    series.map(|series| series.get_gauge().get_value() as i64).max().filter(|&seconds| seconds > 0)
+    series.map(|one| one.get_gauge().get_value() as i64).max().filter(|&seconds| seconds > 0)
 }
 
-fn ratio(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
+#[expect(clippy::cast_precision_loss, reason = "figures for people; 2^52 events are far")]
+fn float(count: u64) -> f64 {
+    count as f64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "milliseconds since the start")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole > 0 { float(part) / float(whole) } else { 0.0 }
+}
+
 fn uptime_seconds(app: &AppState) -> f64 {
-    (app.clock.wall() - app.started_at).num_milliseconds().max(0) as f64 / 1000.0
+    (app.clock.wall() - app.started_at).to_std().unwrap_or_default().as_secs_f64()
 }
 
 /// `/clear`: lets a visitor empty the browser of what this site keeps there; no other site may.
@@ -257,8 +265,8 @@ mod tests {
         metrics.sink("a", "events").rows.inc_by(3);
         metrics.sink("b", "events").rows.inc_by(4);
         metrics.sink("b", "mstore").rows.inc_by(5);
-        assert_eq!(sum(&metrics.sink_rows, "") as u64, 12);
-        assert_eq!(sum(&metrics.sink_rows, "mstore") as u64, 5);
+        assert_eq!(sum(&metrics.sink_rows, ""), 12);
+        assert_eq!(sum(&metrics.sink_rows, "mstore"), 5);
         assert_eq!(largest(&metrics.sink_last_stored), None);
         metrics.sink_last_stored.with_label_values(&["a"]).set(1_700_000_000);
         assert_eq!(largest(&metrics.sink_last_stored), Some(1_700_000_000));

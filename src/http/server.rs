@@ -255,17 +255,13 @@ async fn serve(
     let _: io::Result<()> = stream.set_nodelay(true);
     let opening_max = if tls.is_some() { time_max.min(HANDSHAKE_TIME_MAX) } else { time_max };
     let opening = async {
-        match tls {
-            Some(tls) => {
-                let stream = tls.accept(stream).await?;
-                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                Ok::<_, io::Error>((Wire::Tls(Box::new(stream)), protocol(is_http2)))
-            }
-            None => {
-                let is_http2 = begins_http2(&stream).await?;
-                Ok((Wire::Plain(stream), protocol(is_http2)))
-            }
+        if let Some(tls) = tls {
+            let stream = tls.accept(stream).await?;
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            return Ok((Wire::Tls(Box::new(stream)), protocol(is_http2)));
         }
+        let is_http2 = begins_http2(&stream).await?;
+        Ok::<_, io::Error>((Wire::Plain(stream), protocol(is_http2)))
     };
     let opened = tokio::select! {
         opened = timeout(opening_max, opening) => opened,

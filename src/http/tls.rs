@@ -135,13 +135,9 @@ fn generate(
 ) -> Result<(), TlsError> {
     let mut params = CertificateParams::new(names(domains)).map_err(TlsError::Generate)?;
     params.distinguished_name.push(DnType::CommonName, "tracker");
-    let day = |date: DateTime<Utc>| {
-        // Both fit: a month is at most 12, a day at most 31.
-        let (month, day) = (date.month() as u8, date.day() as u8);
-        rcgen::date_time_ymd(date.year(), month, day)
-    };
-    params.not_before = day(now - TimeDelta::days(1));
-    params.not_after = day(now + TimeDelta::days(VALID_DAYS));
+    let (from, until) = (now - TimeDelta::days(1), now + TimeDelta::days(VALID_DAYS));
+    params.not_before = rcgen::date_time_ymd(from.year(), small(from.month()), small(from.day()));
+    params.not_after = rcgen::date_time_ymd(until.year(), small(until.month()), small(until.day()));
     let pair = KeyPair::generate().map_err(TlsError::Generate)?;
     let signed = params.self_signed(&pair).map_err(TlsError::Generate)?;
     let file = |path: &Path| {
@@ -151,6 +147,11 @@ fn generate(
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(file(directory))?;
     write(key, pair.serialize_pem().as_bytes(), 0o600).map_err(file(key))?;
     write(cert, signed.pem().as_bytes(), 0o644).map_err(file(cert))
+}
+
+/// A month or a day, which always fit.
+fn small(part: u32) -> u8 {
+    u8::try_from(part).unwrap_or(1)
 }
 
 /// `localhost`, both loopback addresses, and the domains that are host names.
