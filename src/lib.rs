@@ -24,8 +24,11 @@ pub mod backends;
 pub mod delivery;
 pub mod intake;
 pub mod migrate;
-// floor 6: inlets
+// floor 6: inlets, and the way to a running server
+pub mod client;
 pub mod http;
-// floor 7: composition
+// floor 7: composition, and what speaks to a server from outside
 pub mod app;
+pub mod import;
+// floor 8: arguments
 pub mod cli;
