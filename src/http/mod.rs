@@ -1,1 +1,62 @@
-//! HTTP.
+//! How requests come in and answers go out: listeners, routes, and what every request meets.
+//!
+//! [`router`] is the only list of routes. Around all of them stands one layer (`layers.rs`); in front
+//! of it the server bounds connections, heads and time (`server.rs`). `tracker query` and `tracker
+//! replay` have a socket of their own ([`control`]), which no listener reaches.
+
+mod answer;
+pub mod batch;
+mod body;
+mod connection;
+pub mod control;
+pub mod cookie;
+mod cors;
+mod error;
+mod facts;
+pub mod forwarded;
+mod layers;
+mod ops;
+mod server;
+mod state;
+mod tls;
+mod track;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{MethodRouter, any};
+
+pub use error::ApiError;
+pub use facts::Caller;
+pub use server::{Server, ServerError};
+pub use state::{AppState, HealthSource, Reading, SinkHealth};
+pub use tls::TlsError;
+
+use state::Shared;
+
+/// Every route of the server.
+pub fn router(state: AppState) -> Router {
+    let shared = Arc::new(Shared::new(state));
+    let native = |route: &str| format!("/tr/v{}/{route}", shared.app.http.api_version);
+    Router::new()
+        .merge(subtree(&native("tr"), || any(track::tr)))
+        .merge(subtree(&native("str"), || any(track::str)))
+        .merge(subtree(&native("img"), || any(track::img)))
+        .route("/ping", any(ops::ping))
+        .route("/status", any(ops::status))
+        .route("/health", any(ops::health))
+        .route("/metrics", any(ops::metrics))
+        .route("/clear", any(ops::clear))
+        .fallback(ops::not_found)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), layers::around))
+        .with_state(shared)
+}
+
+/// A route with or without a slash or a rest; a missing slash is never answered with a redirect,
+/// which would turn a POST into a GET.
+fn subtree(path: &str, handler: impl Fn() -> MethodRouter<Arc<Shared>>) -> Router<Arc<Shared>> {
+    Router::new()
+        .route(path, handler())
+        .route(&format!("{path}/"), handler())
+        .route(&format!("{path}/{{*rest}}"), handler())
+}

@@ -1,4 +1,15 @@
 //! From request facts to a durable event: build, enrich, privacy, encode, append.
+//!
+//! Everything before the append is pure and lives in [`Preparer`]: it is told the facts and answers
+//! with an event, and no input makes it fail in any other way than [`IntakeError`]. [`Intake`] adds
+//! the journal and the counting. Nothing here waits.
+
+mod build;
+mod enrich;
+mod fields;
+mod hit;
+mod keys;
+mod names;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,10 +21,18 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::config::IntakeConfig;
-use crate::event::{EventId, Origin, Reason, VisitorId};
+use crate::event::{self, Body, Event, EventId, Origin, Quarantine, Reason, VisitorId};
 use crate::geo::GeoDb;
-use crate::journal::{Journal, Pending};
+use crate::journal::{AppendError, Journal, Pending, Settle};
 use crate::telemetry::Metrics;
+
+pub use enrich::agent::{Agents, Known};
+pub use enrich::campaign::channel;
+pub use enrich::identity::cookie_domain;
+pub use enrich::privacy::network;
+pub use enrich::url::{Address, clean_url};
+pub use hit::{ParseError, fields, parse_json};
+pub use keys::{KeyError, Keys};
 
 /// What was said, nothing believed: loose fields and the facts of the request they came with.
 pub struct Hit {
@@ -29,6 +48,7 @@ pub struct Hit {
 
 /// What the transport knows about a request; made by one extractor.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own on the wire")]
 pub struct RequestFacts {
     /// When the head had arrived.
     pub received_at: DateTime<Utc>,
@@ -120,42 +140,274 @@ pub enum IntakeError {
     Failed,
 }
 
-/// Takes hits.
-pub struct Intake {}
+/// A prepared event, ready to be encoded and appended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// The event, enriched and already private.
+    pub event: Event,
+    /// The visitor cookie to set.
+    pub cookie: Option<VisitorCookie>,
+    /// The sender's time was not believed.
+    pub is_time_replaced: bool,
+}
 
-impl Intake {
-    /// Reads keys and databases named in `config`.
+/// Why the transport refused an event before it became a hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not readable.
+    Malformed,
+    /// Above a bound.
+    TooLarge,
+    /// Not from where it may come.
+    Forbidden,
+}
+
+/// Makes events of hits; pure.
+pub struct Preparer {
+    keys: Keys,
+    geo: Arc<GeoDb>,
+    agents: Agents,
+    cleaner: enrich::url::Cleaner,
+    policy: enrich::privacy::Policy,
+    bounds: build::Bounds,
+    account_mixer: String,
+    domains: Vec<String>,
+    has_geo: bool,
+    has_regions: bool,
+    event_bytes_max: usize,
+}
+
+impl Preparer {
+    /// Compiles what `config` says.
     ///
     /// # Errors
-    /// When a key, expression or database cannot be read.
-    pub fn open(
-        _config: &IntakeConfig,
-        _geo: Arc<GeoDb>,
-        _journal: Journal,
-        _clock: Arc<dyn Clock>,
-        _metrics: Arc<Metrics>,
-    ) -> anyhow::Result<Self> {
-        unimplemented!()
+    /// When `UrlFilter` is no regular expression.
+    pub fn new(
+        config: &IntakeConfig,
+        keys: Keys,
+        geo: Arc<GeoDb>,
+        agents: Agents,
+    ) -> Result<Self, regex::Error> {
+        let filter = config.url_filter.as_deref();
+        let text_bytes_max = config.text_bytes_max;
+        let domain = |domain: &String| domain.trim().trim_start_matches('.').to_lowercase();
+        Ok(Self {
+            keys,
+            geo,
+            agents,
+            cleaner: enrich::url::Cleaner::new(
+                filter,
+                config.url_filter_match_group,
+                text_bytes_max,
+            )?,
+            policy: enrich::privacy::Policy::new(config),
+            bounds: build::Bounds { text_bytes_max, nesting_max: config.nesting_max },
+            account_mixer: config.account_hash_mixer.clone(),
+            domains: config.domains.iter().map(domain).filter(|d| !d.is_empty()).collect(),
+            has_geo: config.geo_ip,
+            has_regions: config.region_descriptions,
+            event_bytes_max: config.event_bytes_max,
+        })
     }
+
+    /// The event that `hit` is.
+    ///
+    /// # Errors
+    /// [`IntakeError::Invalid`], [`IntakeError::TooLarge`] or [`IntakeError::Private`].
+    pub fn prepare(&self, hit: Hit) -> Result<Prepared, IntakeError> {
+        let facts = Arc::clone(&hit.facts);
+        if hit.length > self.event_bytes_max {
+            return Err(IntakeError::TooLarge { length: hit.length, max: self.event_bytes_max });
+        }
+        if self.policy.forbids(&facts) {
+            return Err(IntakeError::Private);
+        }
+        let mut draft = build::build(hit, &self.keys, &self.bounds);
+        enrich::url::check_account(&draft.said, &facts.host, &self.account_mixer)?;
+        let is_time_replaced = draft.settle_time(facts.trusted);
+        let (event, said) = (&mut draft.event, &draft.said);
+        enrich::identity::apply(event, said, &self.keys);
+        let addresses = self.cleaner.apply(event, said, &facts);
+        enrich::campaign::apply(event, &addresses, &self.domains);
+        self.agents.apply(event, &facts, &self.keys);
+        if self.has_geo {
+            enrich::geo::apply(event, facts.ip, &self.geo, self.has_regions);
+        }
+        let mut event = draft.finish();
+        self.policy.apply(&mut event, &facts, &self.keys);
+        let cookie = event.who.vid.filter(|_| event.origin == Origin::Client);
+        let cookie = cookie.map(|vid| VisitorCookie { vid, domain: cookie_domain(&facts.host) });
+        Ok(Prepared { event, cookie, is_time_replaced })
+    }
+}
+
+/// Takes hits. Shared by every connection.
+pub struct Intake {
+    preparer: Preparer,
+    journal: Journal,
+    metrics: Arc<Metrics>,
+    keeps_raw: bool,
+}
+
+/// Bytes of malformed input that quarantine keeps, where it may.
+const RAW_BYTES_MAX: usize = 4 << 10;
+/// Bytes of the words beside it.
+const MESSAGE_BYTES_MAX: usize = 512;
+
+impl Intake {
+    /// Reads the key in `config`, or makes it at first start, and starts to load what loads behind.
+    ///
+    /// # Errors
+    /// When the key cannot be read or made, or an expression does not compile.
+    pub fn open(
+        config: &IntakeConfig,
+        geo: Arc<GeoDb>,
+        journal: Journal,
+        _clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let keys =
+            Keys::open(&config.keys_directory, config.hash_mode, &config.prefix_private_hash)?;
+        let preparer = Preparer::new(config, keys, geo, Agents::start())?;
+        Ok(Self { preparer, journal, metrics, keeps_raw: config.quarantine_raw })
+    }
+
     /// Build, enrich, privacy, encode, append; never waits. Counts the event and its outcome: a
     /// refusal at once, the journal's answer through [`crate::journal::Settle`].
     ///
     /// # Errors
     /// See [`IntakeError`].
-    pub fn accept(&self, _hit: Hit) -> Result<Receipt, IntakeError> {
-        unimplemented!()
+    pub fn accept(&self, hit: Hit) -> Result<Receipt, IntakeError> {
+        self.metrics.events_received.inc();
+        self.metrics.events_in_flight.inc();
+        let accepted = self.preparer.prepare(hit).and_then(|prepared| {
+            if prepared.is_time_replaced {
+                self.metrics.times_replaced.inc();
+            }
+            let pending = self.append(&prepared.event, settle_event)?;
+            Ok(Receipt { id: prepared.event.id, pending, cookie: prepared.cookie })
+        });
+        accepted.inspect_err(|error| self.refused(error.label()))
     }
-    /// Sets malformed input aside (pixel, frame, batch item).
+
+    /// Sets malformed input aside (pixel, frame, batch item). `message` must not hold any of it.
     ///
     /// # Errors
     /// When the journal cannot take it.
     pub fn quarantine(
         &self,
-        _facts: &RequestFacts,
-        _reason: Reason,
-        _message: &str,
-        _raw: &[u8],
+        facts: &RequestFacts,
+        reason: Reason,
+        message: &str,
+        raw: &[u8],
     ) -> Result<Receipt, IntakeError> {
-        unimplemented!()
+        self.metrics.events_received.inc();
+        self.metrics.events_in_flight.inc();
+        let set_aside = || {
+            if self.preparer.policy.forbids(facts) {
+                return Err(IntakeError::Private);
+            }
+            let event = self.set_aside(facts, reason, message, raw);
+            let pending = self.append(&event, settle_quarantine(reason))?;
+            Ok(Receipt { id: event.id, pending, cookie: None })
+        };
+        set_aside().inspect_err(|error| self.refused(error.label()))
+    }
+
+    /// Counts an event that the transport refused and told its sender about.
+    pub fn refuse(&self, refusal: Refusal) {
+        let label = match refusal {
+            Refusal::Malformed => "malformed",
+            Refusal::TooLarge => "too_large",
+            Refusal::Forbidden => "forbidden",
+        };
+        self.metrics.events_received.inc();
+        self.metrics.events_rejected.with_label_values(&[label]).inc();
+    }
+
+    fn append(&self, event: &Event, settle: Settle) -> Result<Pending, IntakeError> {
+        let record = event::encode(event).map_err(|error| IntakeError::Invalid {
+            field: "event".to_owned(),
+            message: error.to_string(),
+        })?;
+        let length = record.len();
+        self.journal.append(record, settle).map_err(|error| match error {
+            AppendError::Busy => IntakeError::Busy,
+            AppendError::Full => IntakeError::Full,
+            AppendError::Failed => IntakeError::Failed,
+            AppendError::TooLarge(max) => IntakeError::TooLarge { length, max },
+        })
+    }
+
+    fn refused(&self, label: &str) {
+        self.metrics.events_in_flight.dec();
+        self.metrics.events_rejected.with_label_values(&[label]).inc();
+    }
+
+    fn set_aside(&self, facts: &RequestFacts, reason: Reason, message: &str, raw: &[u8]) -> Event {
+        let kept = raw.get(..RAW_BYTES_MAX).unwrap_or(raw);
+        let kept = || fields::tidy(String::from_utf8_lossy(kept).into_owned(), RAW_BYTES_MAX);
+        let mut event = build::blank(facts, Origin::Server);
+        event.id = EventId::generate();
+        event.body = Body::Quarantine(Box::new(Quarantine {
+            reason,
+            message: fields::tidy(message.to_owned(), MESSAGE_BYTES_MAX),
+            length: raw.len() as u64,
+            raw: self.keeps_raw.then(kept),
+            sink: None,
+            table: None,
+        }));
+        event
     }
 }
+
+impl IntakeError {
+    /// The label under which a refusal is counted.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "invalid",
+            Self::TooLarge { .. } => "too_large",
+            Self::Private => "privacy",
+            Self::Busy => "overloaded",
+            Self::Full => "journal_full",
+            Self::Failed => "journal_failed",
+        }
+    }
+}
+
+/// Counts an event's outcome, once, when the journal knows it.
+fn settle_event(metrics: &Metrics, outcome: Result<(), &AppendError>) {
+    settle(metrics, outcome, |metrics| metrics.events_stored.inc());
+}
+
+/// The counter of a quarantine's outcome: a plain function for each reason.
+fn settle_quarantine(reason: Reason) -> Settle {
+    fn aside(metrics: &Metrics, outcome: Result<(), &AppendError>, reason: Reason) {
+        settle(metrics, outcome, |metrics| {
+            metrics.events_quarantined.inc();
+            metrics.quarantined.with_label_values(&[reason.as_str()]).inc();
+        });
+    }
+    match reason {
+        Reason::Malformed => |metrics, outcome| aside(metrics, outcome, Reason::Malformed),
+        Reason::Invalid => |metrics, outcome| aside(metrics, outcome, Reason::Invalid),
+        Reason::TooLarge => |metrics, outcome| aside(metrics, outcome, Reason::TooLarge),
+        Reason::Refused => |metrics, outcome| aside(metrics, outcome, Reason::Refused),
+        Reason::Undecodable => |metrics, outcome| aside(metrics, outcome, Reason::Undecodable),
+    }
+}
+
+fn settle(metrics: &Metrics, outcome: Result<(), &AppendError>, stored: impl Fn(&Metrics)) {
+    metrics.events_in_flight.dec();
+    let label = match outcome {
+        Ok(()) => return stored(metrics),
+        Err(AppendError::Busy) => "overloaded",
+        Err(AppendError::Full) => "journal_full",
+        Err(AppendError::Failed) => "journal_failed",
+        Err(AppendError::TooLarge(_)) => "too_large",
+    };
+    metrics.events_rejected.with_label_values(&[label]).inc();
+}
+
+#[cfg(test)]
+mod tests;

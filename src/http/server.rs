@@ -1,0 +1,297 @@
+//! Listeners, the bound on connections, and a stop that loses no answer.
+//!
+//! A connection holds a permit until it ends, however it ends. One that finds none is told so: a few
+//! at a time are served by a router that only says 503, and beyond those the connection is closed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::IntoResponse;
+use prometheus::IntGauge;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::{Connections, Protocol, Stop};
+use super::error::ApiError;
+use super::facts::Caller;
+use super::state::AppState;
+use super::tls::{self, TlsError};
+use crate::config::ServerConfig;
+use crate::telemetry::Metrics;
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// Refused connections that are told so at one time; each costs little and lives briefly.
+const REFUSALS_MAX: usize = 64;
+/// What telling them may take.
+const REFUSAL_TIME_MAX: Duration = Duration::from_secs(2);
+/// A handshake is a few round trips; who takes longer than this or the configured time is dropped.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Pause after a failure to accept, which is nearly always a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the server cannot listen.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// An address cannot be had.
+    #[error("listening at {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no certificate.
+    #[error("preparing TLS")]
+    Tls(#[from] TlsError),
+}
+
+/// Bound listeners, ready to serve.
+pub struct Server {
+    listeners: Vec<Listener>,
+    http: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+    stop_deadline: Duration,
+    front: Front,
+}
+
+struct Listener {
+    socket: TcpListener,
+    tls: Option<TlsAcceptor>,
+}
+
+/// What a new connection meets.
+#[derive(Clone)]
+struct Front {
+    router: Router,
+    refusing: Router,
+    permits: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    http: Arc<crate::config::HttpConfig>,
+    metrics: Arc<Metrics>,
+}
+
+impl Server {
+    /// Binds the configured addresses; call it inside the runtime that will serve. Connections wait
+    /// in the backlog until [`Server::serve`].
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub fn bind(config: &ServerConfig, state: AppState) -> Result<Self, ServerError> {
+        let mut listeners = Vec::new();
+        let (mut http, mut https) = (None, None);
+        if let Some(address) = config.listen_http {
+            let socket = listen(address)?;
+            http = socket.local_addr().ok();
+            listeners.push(Listener { socket, tls: None });
+        }
+        if let Some(address) = config.listen_https {
+            let tls = tls::acceptor(&config.tls, &state.domains, state.clock.wall())?;
+            let socket = listen(address)?;
+            https = socket.local_addr().ok();
+            listeners.push(Listener { socket, tls: Some(tls) });
+        }
+        let front = Front {
+            permits: Arc::new(Semaphore::new(config.http.connections_max)),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            http: Arc::new(config.http.clone()),
+            metrics: Arc::clone(&state.metrics),
+            refusing: Router::new().fallback(|| async { ApiError::Connections.into_response() }),
+            router: super::router(state),
+        };
+        Ok(Self { listeners, http, https, stop_deadline: config.stop_deadline, front })
+    }
+
+    /// Where plain HTTP is served; the real port when 0 was configured.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Where TLS is served.
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.https
+    }
+
+    /// Serves until `stop`, then closes the listeners, lets requests in flight finish until the
+    /// deadline, and ends. Connections without a request end at once.
+    pub async fn serve(self, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let stop = Stop { asked: stop, deadline: CancellationToken::new() };
+        let connections = Connections::new(&self.front.http, &tasks, stop.clone());
+        let loops = TaskTracker::new();
+        for listener in self.listeners {
+            let (front, tasks) = (self.front.clone(), tasks.clone());
+            loops.spawn(accept(listener, front, connections.clone(), tasks, stop.clone()));
+        }
+        loops.close();
+        loops.wait().await;
+        stop.asked.cancelled().await;
+        tasks.close();
+        if timeout(self.stop_deadline, tasks.wait()).await.is_err() {
+            tracing::warn!(connections = tasks.len(), "requests were cut off by the stop deadline");
+            stop.deadline.cancel();
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| ServerError::Listen { address, source })
+}
+
+/// Accepts until stop. Cancel-safe: an accepted connection is handed on without a wait between.
+async fn accept(
+    listener: Listener,
+    front: Front,
+    connections: Connections,
+    tasks: TaskTracker,
+    stop: Stop,
+) {
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.asked.cancelled() => return,
+            accepted = listener.socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                failing = false;
+                let caller = Caller { peer: peer.ip(), tls: listener.tls.is_some() };
+                front.admit(stream, caller, listener.tls.clone(), &connections, &tasks);
+            }
+            Err(error) if is_the_peers(&error) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::error!(%error, "connections cannot be accepted");
+                }
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The peer went away before it was accepted.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+impl Front {
+    /// Starts serving a connection, or refusing it.
+    fn admit(
+        &self,
+        stream: TcpStream,
+        caller: Caller,
+        tls: Option<TlsAcceptor>,
+        connections: &Connections,
+        tasks: &TaskTracker,
+    ) {
+        let connections = connections.clone();
+        let time_max = self.http.timeout;
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            let open = Open::new(permit, &self.metrics);
+            let router = self.router.clone();
+            tasks.spawn(async move {
+                serve(stream, caller, tls, &connections, router, time_max).await;
+                drop(open);
+            });
+            return;
+        }
+        self.metrics.connections_refused.inc();
+        if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+            let router = self.refusing.clone();
+            tasks.spawn(async move {
+                let refusing = serve(stream, caller, tls, &connections, router, time_max);
+                let _: Result<(), _> = timeout(REFUSAL_TIME_MAX, refusing).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+/// An open connection: a permit and a count, both given back when dropped.
+struct Open {
+    _permit: OwnedSemaphorePermit,
+    gauge: IntGauge,
+}
+
+impl Open {
+    fn new(permit: OwnedSemaphorePermit, metrics: &Metrics) -> Self {
+        let gauge = metrics.connections.clone();
+        gauge.inc();
+        Self { _permit: permit, gauge }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+/// From the first byte to the last. Who says nothing in time is dropped.
+async fn serve(
+    stream: TcpStream,
+    caller: Caller,
+    tls: Option<TlsAcceptor>,
+    connections: &Connections,
+    router: Router,
+    time_max: Duration,
+) {
+    // Without it a small answer could wait for the acknowledgement of the one before.
+    let _: io::Result<()> = stream.set_nodelay(true);
+    let opening_max = if tls.is_some() { time_max.min(HANDSHAKE_TIME_MAX) } else { time_max };
+    let opening = async {
+        if let Some(tls) = tls {
+            let stream = tls.accept(stream).await?;
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            return Ok((Wire::Tls(Box::new(stream)), protocol(is_http2)));
+        }
+        let is_http2 = begins_http2(&stream).await?;
+        Ok::<_, io::Error>((Wire::Plain(stream), protocol(is_http2)))
+    };
+    let opened = tokio::select! {
+        opened = timeout(opening_max, opening) => opened,
+        () = connections.stopped() => return,
+    };
+    match opened {
+        Ok(Ok((Wire::Plain(stream), protocol))) => {
+            connections.serve(stream, protocol, caller, router).await;
+        }
+        Ok(Ok((Wire::Tls(stream), protocol))) => {
+            connections.serve(stream, protocol, caller, router).await;
+        }
+        // The peer speaks no TLS, went away or was too slow: its own affair.
+        Ok(Err(error)) => tracing::debug!(%error, "connection ended before a request"),
+        Err(_) => tracing::debug!("connection said nothing in time"),
+    }
+}
+
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+}
+
+fn protocol(is_http2: bool) -> Protocol {
+    if is_http2 { Protocol::Http2 } else { Protocol::Http1 }
+}
+
+/// Whether a plain connection begins with the preface of HTTP/2, which no HTTP/1 method does.
+async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut start = [0; 3];
+    stream.peek(&mut start).await?;
+    Ok(&start == b"PRI")
+}

@@ -1,0 +1,406 @@
+//! The routes that take events: `tr` and `img` for a visitor's own client, `str` for servers.
+//!
+//! `GET` reads the query, `POST` the body and not the query, `PUT` neither; other methods record
+//! nothing and get the route's ordinary answer (contract §1.5). An answer waits until the event is
+//! durable; only the pixel stops waiting after a moment, and that is counted.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout_at};
+
+use super::batch::{self, Form};
+use super::error::{ApiError, Detail, RETRY_SECONDS};
+use super::state::Shared;
+use super::{answer, body, cookie, facts};
+use crate::event::{EventId, Origin, Reason};
+use crate::intake::{Hit, IntakeError, Receipt, RequestFacts, VisitorCookie, hit};
+use crate::journal::Pending;
+
+const ACK: HeaderName = HeaderName::from_static("x-ack");
+const PIXEL: &str = "img";
+/// Above these a request is worked off beside the workers, which must stay free for others.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+const INLINE_EVENTS_MAX: usize = 256;
+
+/// `tr`: an event of the visitor's own client; the answer is empty.
+pub(super) async fn tr(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let route = Route { name: "tr", origin: Origin::Client };
+    match record(&shared, request, route).await {
+        Ok(recorded) => recorded.finish(&shared, |_| answer::empty()).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// `str`: an event of a server; the answer is its id.
+pub(super) async fn str(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let route = Route { name: "str", origin: Origin::Server };
+    let id = |id: EventId| answer::json(StatusCode::OK, &id);
+    match record(&shared, request, route).await {
+        Ok(recorded) => recorded.finish(&shared, id).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// `img`: as `tr`, for pages and mails without script; the answer is a picture, whatever happened.
+pub(super) async fn img(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let route = Route { name: PIXEL, origin: Origin::Client };
+    match record(&shared, request, route).await {
+        Ok(recorded) => recorded.finish_pixel(&shared).await,
+        Err(error) => pixel_of(error),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Route {
+    name: &'static str,
+    origin: Origin,
+}
+
+/// What became of a request, before its durability is known.
+struct Recorded {
+    parts: Parts,
+    facts: Arc<RequestFacts>,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    /// The method records nothing.
+    Nothing,
+    One(Taken),
+    Many(Vec<Item>),
+}
+
+/// An event on its way to the journal; nothing is pending for one that privacy policy drops.
+struct Taken {
+    id: EventId,
+    pending: Option<Pending>,
+    cookie: Option<VisitorCookie>,
+}
+
+/// One event of a batch.
+struct Item {
+    /// Its own id, or the caller's where it was refused and named one.
+    id: Option<String>,
+    taken: Result<Taken, ApiError>,
+}
+
+async fn record(
+    shared: &Arc<Shared>,
+    request: Request,
+    route: Route,
+) -> Result<Recorded, ApiError> {
+    let (parts, body) = request.into_parts();
+    let facts = Arc::new(facts::read(shared, &parts, route.name));
+    let taker = Taker {
+        shared: Arc::clone(shared),
+        facts: Arc::clone(&facts),
+        origin: route.origin,
+        // `/tr/vN/route/` and then the rest, `//` included.
+        rest: parts.uri.path().splitn(5, '/').nth(4).unwrap_or_default().to_owned(),
+    };
+    let outcome = match parts.method {
+        Method::GET => taker.query(parts.uri.query()).map(Outcome::One)?,
+        Method::PUT => taker.query(None).map(Outcome::One)?,
+        Method::POST => match body::read(shared, &parts, body).await {
+            Ok(body) => {
+                let form = batch::form(&parts.headers, &body.bytes);
+                taker.body(form, body.bytes.clone()).await?
+            }
+            Err(error) => return Err(taker.unread(error, &[])),
+        },
+        _ => Outcome::Nothing,
+    };
+    Ok(Recorded { parts, facts, outcome })
+}
+
+/// Turns what one request said into events.
+struct Taker {
+    shared: Arc<Shared>,
+    facts: Arc<RequestFacts>,
+    origin: Origin,
+    rest: String,
+}
+
+impl Taker {
+    /// The event of a request without a body.
+    fn query(&self, query: Option<&str>) -> Result<Taken, ApiError> {
+        self.take(query, None, self.rest.len() + query.map_or(0, str::len))
+    }
+
+    /// The events of a body, beside the workers when there is much to do.
+    async fn body(self, form: Form, body: Bytes) -> Result<Outcome, ApiError> {
+        let shared = Arc::clone(&self.shared);
+        let is_batch = matches!(form, Form::Array | Form::Lines);
+        if body.len() > INLINE_BYTES_MAX {
+            return shared.off_worker(move || self.whole(form, &body)).await?;
+        }
+        if is_batch && body.len() > INLINE_EVENTS_MAX {
+            let items = self.split(form, &body)?;
+            if items.len() > INLINE_EVENTS_MAX {
+                return shared.off_worker(move || self.many(&items)).await;
+            }
+            return Ok(self.many(&items));
+        }
+        self.whole(form, &body)
+    }
+
+    fn whole(&self, form: Form, body: &Bytes) -> Result<Outcome, ApiError> {
+        match form {
+            Form::Empty => self.take(None, None, self.rest.len()).map(Outcome::One),
+            Form::Single => match self.parse(body) {
+                Ok(fields) => self.take(None, Some(fields), body.len()).map(Outcome::One),
+                Err(error) => Err(self.unread(error, body)),
+            },
+            Form::Array | Form::Lines => Ok(self.many(&self.split(form, body)?)),
+        }
+    }
+
+    fn split(&self, form: Form, body: &Bytes) -> Result<Vec<Bytes>, ApiError> {
+        let events_max = self.shared.app.http.batch_events_max;
+        batch::split(form, body, events_max).map_err(|error| self.unread(error.into(), body))
+    }
+
+    fn many(&self, items: &[Bytes]) -> Outcome {
+        Outcome::Many(items.iter().map(|item| self.one_of_many(item)).collect())
+    }
+
+    /// One bad item never costs another: it is set aside and named in the answer.
+    fn one_of_many(&self, item: &Bytes) -> Item {
+        match self.parse(item) {
+            Ok(fields) => {
+                let named = fields.get("eid").and_then(Value::as_str).map(str::to_owned);
+                let taken = self.take(None, Some(fields), item.len());
+                Item { id: taken.as_ref().map_or(named, |taken| Some(taken.id.to_string())), taken }
+            }
+            Err(error) => {
+                self.set_aside(&error, item);
+                Item { id: None, taken: Err(error) }
+            }
+        }
+    }
+
+    /// The fields of one event; `null` says nothing, other values than objects are none.
+    fn parse(&self, bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
+        match hit::parse_json(bytes, self.shared.app.reading.nesting_max)? {
+            Value::Object(fields) => Ok(fields),
+            Value::Null => Ok(Map::new()),
+            other => Err(ApiError::Malformed {
+                field: None,
+                message: format!("an event is a JSON object, not {}", kind(&other)),
+            }),
+        }
+    }
+
+    fn take(
+        &self,
+        query: Option<&str>,
+        body: Option<Map<String, Value>>,
+        length: usize,
+    ) -> Result<Taken, ApiError> {
+        let ignore = self.shared.app.reading.ignore_query_key.as_deref();
+        let fields = hit::fields(&self.facts, &self.rest, query, body, ignore);
+        let hit = Hit { origin: self.origin, facts: Arc::clone(&self.facts), fields, length };
+        match self.shared.app.intake.accept(hit) {
+            Ok(Receipt { id, pending, cookie }) => Ok(Taken { id, pending: Some(pending), cookie }),
+            // Not stored because its sender wished so; that is no failure.
+            Err(IntakeError::Private) => {
+                Ok(Taken { id: EventId::generate(), pending: None, cookie: None })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A body that held no event. A pixel's sender cannot be told, so it is set aside; any other is
+    /// told, and it is counted.
+    fn unread(&self, error: ApiError, body: &[u8]) -> ApiError {
+        if self.facts.route == PIXEL && matches!(error, ApiError::Malformed { .. }) {
+            self.set_aside(&error, body);
+            return error;
+        }
+        let reason = match &error {
+            ApiError::Malformed { .. } | ApiError::Encoding(_) | ApiError::Broken => "malformed",
+            ApiError::TooLarge(_) => "too_large",
+            ApiError::Busy => "overloaded",
+            _ => return error,
+        };
+        let metrics = &self.shared.app.metrics;
+        metrics.events_received.inc();
+        metrics.events_rejected.with_label_values(&[reason]).inc();
+        error
+    }
+
+    /// Into quarantine; where even that fails, intake has counted why.
+    fn set_aside(&self, error: &ApiError, bytes: &[u8]) {
+        let (intake, message) = (&self.shared.app.intake, error.to_string());
+        drop(intake.quarantine(&self.facts, Reason::Malformed, &message, bytes));
+    }
+}
+
+impl Taken {
+    /// Waits until the event is as durable as promised; false when there is nothing to wait for.
+    async fn durable(pending: Option<Pending>) -> Result<bool, ApiError> {
+        match pending {
+            Some(pending) => Ok(pending.durable().await.map(|_| true)?),
+            None => Ok(false),
+        }
+    }
+}
+
+impl Recorded {
+    /// The answer once everything is durable; `one` makes the body for a single event.
+    async fn finish(self, shared: &Shared, one: impl FnOnce(EventId) -> Response) -> Response {
+        let scope = facts::scope(shared, &self.parts, &self.facts.host);
+        match self.outcome {
+            Outcome::Nothing => one(EventId::generate()),
+            Outcome::One(taken) => match Taken::durable(taken.pending).await {
+                Ok(stored) => {
+                    let mut response = one(taken.id);
+                    let headers = response.headers_mut();
+                    if stored {
+                        headers.insert(ACK, ack(shared));
+                    }
+                    if let Some(cookie) = &taken.cookie {
+                        cookie::set(headers, cookie, scope);
+                    }
+                    response
+                }
+                Err(error) => error.into_response(),
+            },
+            Outcome::Many(items) => {
+                let cookie = items.iter().find_map(|item| item.taken.as_ref().ok()?.cookie.clone());
+                let mut response = results(items, ack(shared)).await;
+                if let Some(cookie) = &cookie {
+                    cookie::set(response.headers_mut(), cookie, scope);
+                }
+                response
+            }
+        }
+    }
+
+    /// The picture, after a moment's wait for durability.
+    async fn finish_pixel(self, shared: &Shared) -> Response {
+        let scope = facts::scope(shared, &self.parts, &self.facts.host);
+        let taken = match self.outcome {
+            Outcome::Nothing => Vec::new(),
+            Outcome::One(taken) => vec![taken],
+            Outcome::Many(items) => items.into_iter().filter_map(|item| item.taken.ok()).collect(),
+        };
+        let deadline = Instant::now() + shared.app.http.pixel_wait;
+        let (mut stored, mut unconfirmed, mut failed, mut cookie) = (false, false, None, None);
+        for Taken { pending, cookie: wanted, .. } in taken {
+            cookie = cookie.or(wanted);
+            match timeout_at(deadline, Taken::durable(pending)).await {
+                Ok(Ok(one)) => stored |= one,
+                Ok(Err(error)) => failed = Some(error),
+                Err(_) => {
+                    shared.app.metrics.events_unconfirmed.inc();
+                    unconfirmed = true;
+                }
+            }
+        }
+        let mut response = match failed {
+            Some(error) => pixel_of(error),
+            None => answer::pixel(StatusCode::OK),
+        };
+        let response_ok = response.status() == StatusCode::OK;
+        let headers = response.headers_mut();
+        if stored && !unconfirmed && response_ok {
+            headers.insert(ACK, ack(shared));
+        }
+        if let Some(cookie) = &cookie {
+            cookie::set(headers, cookie, scope);
+        }
+        response
+    }
+}
+
+/// A picture with the status of an error; what was set aside was taken.
+fn pixel_of(error: ApiError) -> Response {
+    if matches!(error, ApiError::Malformed { .. }) {
+        return answer::pixel(StatusCode::OK);
+    }
+    let mut response = error.into_response();
+    let mut pixel = answer::pixel(response.status());
+    for name in [header::RETRY_AFTER, header::CONNECTION] {
+        if let Some(value) = response.headers_mut().remove(&name) {
+            pixel.headers_mut().insert(name, value);
+        }
+    }
+    pixel
+}
+
+/// The body of a batch's answer.
+#[derive(Serialize)]
+struct Results {
+    accepted: usize,
+    results: Vec<ItemResult>,
+}
+
+#[derive(Serialize)]
+struct ItemResult {
+    eid: Option<String>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Detail>,
+}
+
+async fn results(items: Vec<Item>, ack: HeaderValue) -> Response {
+    let (mut accepted, mut rejected, mut retry) = (0, 0, 0);
+    let mut results = Vec::with_capacity(items.len());
+    for Item { id, taken } in items {
+        let outcome = match taken {
+            Ok(taken) => Taken::durable(taken.pending).await,
+            Err(error) => Err(error),
+        };
+        results.push(match outcome {
+            Ok(_) => {
+                accepted += 1;
+                ItemResult { eid: id, status: "stored", error: None }
+            }
+            Err(error) if error.is_retry() => {
+                retry += 1;
+                ItemResult { eid: id, status: "retry", error: Some(error.detail()) }
+            }
+            Err(error) => {
+                rejected += 1;
+                ItemResult { eid: id, status: "rejected", error: Some(error.detail()) }
+            }
+        });
+    }
+    let status = match (accepted, rejected, retry) {
+        (_, 0, 0) => StatusCode::OK,
+        (0, _, 0) => StatusCode::BAD_REQUEST,
+        (0, 0, _) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::MULTI_STATUS,
+    };
+    let mut response = answer::json(status, &Results { accepted, results });
+    if accepted > 0 {
+        response.headers_mut().insert(ACK, ack);
+    }
+    if retry > 0 {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_SECONDS);
+    }
+    response
+}
+
+fn ack(shared: &Shared) -> HeaderValue {
+    HeaderValue::from_static(shared.app.durability.as_str())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,277 @@
+//! What may not be kept is taken away, last, so that it never reaches the disk.
+//!
+//! Three things happen here. The address is cut to its network and only then hashed. Consent is
+//! settled: GPC or a missing marketing consent closes the event to advertising and removes click
+//! and advertising ids. And names or values that are personal or secret wherever they stand
+//! (passwords, tokens, e-mail addresses, telephone numbers, the client's own address) are removed
+//! from custom fields, at any depth.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde_json::{Map, Value};
+
+use super::super::RequestFacts;
+use super::super::keys::Keys;
+use super::campaign::click_id;
+use crate::config::{DntPolicy, HashMode, IntakeConfig};
+use crate::event::{Body, Event, Who};
+
+/// Digits from which on a number under a telephone's name is one.
+const PHONE_DIGITS_MIN: usize = 7;
+
+/// What the operator decided.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Policy {
+    /// The address is cut to its network before anything else.
+    cuts_ip: bool,
+    remove_ip: bool,
+    dnt: DntPolicy,
+    marketing: i64,
+    missing_is_consent: bool,
+}
+
+impl Policy {
+    pub(in super::super) fn new(config: &IntakeConfig) -> Self {
+        Self {
+            // A legacy hash can be reversed; where the address may not be kept it is of the network.
+            cuts_ip: config.anonymize_ip
+                || (config.remove_ip && config.hash_mode == HashMode::Legacy),
+            remove_ip: config.remove_ip,
+            dnt: config.dnt_policy,
+            marketing: config.cflags_marketing,
+            missing_is_consent: config.cflags_ignore,
+        }
+    }
+
+    /// Whether nothing of this request may be stored.
+    pub(in super::super) fn forbids(&self, facts: &RequestFacts) -> bool {
+        facts.dnt && self.dnt == DntPolicy::Drop
+    }
+
+    /// Takes away what may not be kept.
+    pub(in super::super) fn apply(&self, event: &mut Event, facts: &RequestFacts, keys: &Keys) {
+        self.address(event, facts.ip.to_canonical(), keys);
+        event.consent.advertising = self.allows_advertising(event);
+        if facts.dnt && self.dnt == DntPolicy::Anonymous {
+            forget_identity(event);
+        }
+        if !event.consent.advertising {
+            close_to_advertising(event);
+        }
+        let own = facts.ip.to_canonical().to_string();
+        scrub(&mut event.params, &own);
+        if let Body::Track(track) = &mut event.body {
+            scrub(&mut track.targets, &own);
+            if let Some(thread) = &mut track.thread {
+                scrub(&mut thread.fields, &own);
+            }
+        }
+        let campaign = &mut event.campaign;
+        for text in [
+            &mut campaign.source,
+            &mut campaign.medium,
+            &mut campaign.campaign,
+            &mut campaign.content,
+            &mut campaign.term,
+            &mut campaign.aff,
+            &mut campaign.rcode,
+            &mut event.page.app,
+            &mut event.who.org,
+        ] {
+            text.take_if(|text| is_personal(text, &own));
+        }
+    }
+
+    fn address(&self, event: &mut Event, ip: IpAddr, keys: &Keys) {
+        let ip = if self.cuts_ip { network(ip) } else { ip };
+        event.place.iphash = Some(keys.address(ip));
+        event.place.ip = Some(ip).filter(|_| !self.remove_ip);
+    }
+
+    fn allows_advertising(&self, event: &Event) -> bool {
+        let is_allowed = match event.consent.cflags {
+            _ if self.marketing == 0 => true,
+            Some(flags) => flags & self.marketing == self.marketing,
+            None => self.missing_is_consent,
+        };
+        let is_anonymous = event.consent.dnt && self.dnt == DntPolicy::Anonymous;
+        is_allowed && !event.consent.gpc && !is_anonymous
+    }
+}
+
+/// The network of `ip`: /24 or /48.
+pub fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip) & 0xffff_ff00).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 80 << 80).into(),
+    }
+}
+
+/// No identity and nothing that would tell one client from another over time.
+fn forget_identity(event: &mut Event) {
+    event.who = Who { oid: event.who.oid, org: event.who.org.take(), ..Who::default() };
+    event.campaign.referral = None;
+    let place = &mut event.place;
+    (place.ip, place.iphash, place.lat, place.lon, place.zip, place.city) = Default::default();
+    let agent = &mut event.agent;
+    (agent.user_agent, agent.bhash, agent.ja4h) = Default::default();
+}
+
+fn close_to_advertising(event: &mut Event) {
+    let who = &mut event.who;
+    (who.gaid, who.idfa, who.msid, who.fbid) = Default::default();
+    let is_advertising = |name: &str| {
+        let name = name.trim_start_matches('_');
+        let known = ["fbp", "fbc", "gaid", "idfa", "msid", "fbid", "gclaw", "gcl_aw", "gcl_au"];
+        click_id(name).is_some() || known.iter().any(|known| name.eq_ignore_ascii_case(known))
+    };
+    remove(&mut event.params, &is_advertising);
+    if let Body::Track(track) = &mut event.body
+        && let Some(thread) = &mut track.thread
+    {
+        remove(&mut thread.fields, &is_advertising);
+    }
+}
+
+/// Removes entries by name at any depth.
+fn remove(map: &mut Map<String, Value>, is_removed: &impl Fn(&str) -> bool) {
+    map.retain(|name, value| {
+        if is_removed(name) {
+            return false;
+        }
+        let mut values = vec![value];
+        while let Some(value) = values.pop() {
+            match value {
+                Value::Object(inner) => remove(inner, is_removed),
+                Value::Array(list) => values.extend(list),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+        true
+    });
+}
+
+/// Removes personal and secret entries at any depth; nesting is bounded by the parser.
+fn scrub(map: &mut Map<String, Value>, own_address: &str) {
+    map.retain(|name, value| !is_secret(name, value) && retain(value, own_address));
+}
+
+/// Whether `value` may stay, after what is inside it was scrubbed.
+fn retain(value: &mut Value, own_address: &str) -> bool {
+    match value {
+        Value::String(text) => !is_personal(text, own_address),
+        Value::Object(inner) => {
+            scrub(inner, own_address);
+            true
+        }
+        Value::Array(list) => {
+            list.retain_mut(|value| retain(value, own_address));
+            true
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
+/// Whether an entry of this name is secret or personal whatever it holds.
+fn is_secret(name: &str, value: &Value) -> bool {
+    const EXACT: [&str; 28] = [
+        "accesstoken",
+        "apikey",
+        "auth",
+        "authorization",
+        "cardnumber",
+        "ccnumber",
+        "clientip",
+        "cookie",
+        "creditcard",
+        "cvc",
+        "cvv",
+        "email",
+        "emailaddress",
+        "iban",
+        "ip",
+        "ipaddress",
+        "jwt",
+        "mail",
+        "pass",
+        "passphrase",
+        "pin",
+        "pwd",
+        "remoteaddr",
+        "ssn",
+        "token",
+        "uname",
+        "username",
+        "useremail",
+    ];
+    const PHONE: [&str; 9] = [
+        "cell",
+        "cellphone",
+        "mobile",
+        "mobilephone",
+        "msisdn",
+        "phone",
+        "phonenumber",
+        "tel",
+        "telephone",
+    ];
+    // Names are compared as letters: `user_name`, `userName` and `User-Name` are one.
+    let mut letters = [0_u8; 24];
+    let mut length = 0;
+    for byte in name.bytes().filter(|byte| !matches!(byte, b'_' | b'-' | b'.' | b' ')) {
+        match letters.get_mut(length) {
+            Some(letter) => *letter = byte.to_ascii_lowercase(),
+            // Longer than any name above; only endings and parts can match.
+            None => return has_secret_part(name),
+        }
+        length += 1;
+    }
+    let letters = letters.get(..length).and_then(|name| std::str::from_utf8(name).ok());
+    let Some(letters) = letters else { return has_secret_part(name) };
+    if PHONE.binary_search(&letters).is_ok() {
+        return digits(value) >= PHONE_DIGITS_MIN;
+    }
+    EXACT.binary_search(&letters).is_ok() || has_secret_part(letters)
+}
+
+fn has_secret_part(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["password", "passwd", "secret", "privatekey"].iter().any(|part| name.contains(part))
+        || ["token", "apikey", "email"].iter().any(|end| name.ends_with(end))
+}
+
+fn digits(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.bytes().filter(u8::is_ascii_digit).count(),
+        Value::Number(number) => number.to_string().len(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => 0,
+    }
+}
+
+/// Whether `text` as a whole is an e-mail address, a signed token, or the client's own address.
+fn is_personal(text: &str, own_address: &str) -> bool {
+    let text = text.trim();
+    is_email(text) || is_token(text) || text == own_address
+}
+
+/// Whether `text` as a whole looks like an e-mail address.
+pub(super) fn is_email(text: &str) -> bool {
+    let text = text.strip_prefix("mailto:").unwrap_or(text);
+    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    let is_plain = |byte: u8| !byte.is_ascii_whitespace() && !byte.is_ascii_control();
+    !local.is_empty()
+        && local.bytes().all(is_plain)
+        && domain.bytes().all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-') || !byte.is_ascii()
+        })
+        && domain.split_once('.').is_some_and(|(name, top)| !name.is_empty() && !top.is_empty())
+}
+
+/// Whether `text` is a JSON web token: three parts of base 64, the first an object.
+fn is_token(text: &str) -> bool {
+    text.starts_with("eyJ")
+        && text.split('.').count() == 3
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'='))
+}
