@@ -38,6 +38,11 @@ pub trait Sink: Send + Sync + 'static {
     /// never will.
     async fn write(&self, batch: &Batch) -> Result<(), SinkError>;
 
+    /// What an operator should know although writing works, for `/health`; none as a rule.
+    fn notice(&self) -> Option<String> {
+        None
+    }
+
     /// Ends the connection after what was written is safe. Called once, last.
     async fn close(&self) {}
 }

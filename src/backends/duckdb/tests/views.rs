@@ -1,0 +1,1 @@
+//! The derived views, against data small enough to count by hand.
