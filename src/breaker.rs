@@ -89,13 +89,12 @@ impl Breaker {
                 self.pause = (self.pause * 2).min(PAUSE_MAX);
                 self.open(now);
             }
-            // An attempt from before it opened; it says nothing new.
-            State::Open { probing: false, .. } => {}
             State::Closed if self.consecutive >= CONSECUTIVE_MAX || self.rate_is_bad() => {
                 self.pause = PAUSE_MIN;
                 self.open(now);
             }
-            State::Closed => {}
+            // Open and not probing: an attempt from before it opened, which says nothing new.
+            State::Open { probing: false, .. } | State::Closed => {}
         }
     }
 

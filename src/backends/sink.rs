@@ -43,6 +43,12 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
+    /// How long at least one table must rest between two batches; the store decides, because each
+    /// batch costs it the same whatever its size.
+    fn rest(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Ends the connection after what was written is safe. Called once, last.
     async fn close(&self) {}
 }

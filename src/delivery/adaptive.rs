@@ -38,7 +38,7 @@ impl Adaptive {
             (true, true) => (rows.saturating_mul(2), age.saturating_mul(2)),
             (true, false) => (rows.saturating_mul(2), age),
             (false, true) => (rows, age.saturating_mul(2)),
-            (false, false) => (rows - rows / 8, age - age / 8),
+            (false, false) => (rows - rows / 8, age.saturating_sub(age / 8)),
         };
         let (least, most) = self.bounds();
         self.now.rows = rows.clamp(least.rows, most.rows);

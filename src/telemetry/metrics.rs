@@ -28,6 +28,9 @@ pub const REJECT_REASONS: [&str; 8] = [
     "journal_failed",
 ];
 
+/// Why a sink will never get something; the closed set of the label `reason` of `sink_lost`.
+pub const LOST_REASONS: [&str; 2] = ["refused_quarantine", "missing_range"];
+
 /// All metrics of one server.
 pub struct Metrics {
     registry: Registry,
@@ -83,6 +86,10 @@ pub struct Metrics {
     pub sink_rows_quarantined: CounterVec,
     /// Milliseconds spent in successful writes, by sink and table.
     pub sink_write_milliseconds: CounterVec,
+    /// What a sink will never get, by sink and reason.
+    pub sink_lost: CounterVec,
+    /// Journal records that are no event, by the sink that read them.
+    pub sink_undecodable: CounterVec,
     /// Journal records a sink does not have yet.
     pub sink_lag: IntGaugeVec,
     /// Rows waiting in lanes, by sink.
@@ -115,6 +122,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Only when two metrics share a name, which a test excludes.
+    #[expect(clippy::too_many_lines, reason = "one line or four for each metric, and no branch")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let r = &registry;
@@ -198,6 +206,18 @@ impl Metrics {
                 "sink_write_milliseconds_total",
                 "milliseconds spent in successful writes",
                 &["sink", "table"],
+            )?,
+            sink_lost: counters(
+                r,
+                "sink_lost_total",
+                "refused quarantine rows given up, and frozen ranges no longer in the journal",
+                &["sink", "reason"],
+            )?,
+            sink_undecodable: counters(
+                r,
+                "sink_undecodable_records_total",
+                "journal records that are no event",
+                &["sink"],
             )?,
             sink_lag: gauges(
                 r,

@@ -1,1 +1,396 @@
-//! In-memory backend.
+//! A backend in memory with every ability and a script of faults: the double that tests of the
+//! halves before it run against. It keeps all it is given and is never configured.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use super::{
+    Agreement, Backend, Batch, BoxError, Guarantee, Link, Rows, Sink, SinkError, Store, StoreError,
+};
+use crate::event::{Event, Origin, VisitorId};
+use crate::tables::{self, AnyTable, Cell};
+
+/// What a write does instead of storing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Fails before anything is stored; the batch may come again.
+    Refuse,
+    /// The same, and names the pause it wants.
+    RetryAfter(Duration),
+    /// Stores the batch, then says it failed: the answer was lost after the commit.
+    LoseAnswer,
+    /// Waits for [`Memory::release`], then stores.
+    Hang,
+    /// Panics.
+    Panic,
+}
+
+/// One row that was stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The event it was computed from.
+    pub event: Arc<Event>,
+    /// Cells by column name.
+    pub cells: Map<String, Value>,
+}
+
+/// One call of [`Sink::write`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The batch's token.
+    pub token: String,
+    /// Its rows.
+    pub rows: usize,
+    /// Whether the writer was told that it is stored.
+    pub acknowledged: bool,
+}
+
+type Predicate = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
+
+/// The backend. Shared: what is scripted through one handle is met by all.
+pub struct Memory {
+    state: Mutex<State>,
+    released: watch::Sender<u64>,
+}
+
+struct State {
+    identity: String,
+    reachable: bool,
+    tables: BTreeMap<&'static str, Vec<Stored>>,
+    tokens: HashSet<String>,
+    writes: Vec<Written>,
+    hanging: usize,
+    closed: bool,
+    /// One for each write to come, before `always`.
+    faults: VecDeque<Fault>,
+    always: Option<Fault>,
+    rejects: Option<Predicate>,
+    accepts: Option<Vec<String>>,
+    rest: Duration,
+    links: Vec<Link>,
+    agreements: BTreeMap<String, Vec<Agreement>>,
+    jurisdictions: Vec<Map<String, Value>>,
+    passwords: BTreeMap<String, String>,
+}
+
+impl Memory {
+    /// An empty store that answers everything.
+    pub fn new() -> Arc<Self> {
+        let state = State {
+            identity: "memory".to_owned(),
+            reachable: true,
+            tables: BTreeMap::new(),
+            tokens: HashSet::new(),
+            writes: Vec::new(),
+            hanging: 0,
+            closed: false,
+            faults: VecDeque::new(),
+            always: None,
+            rejects: None,
+            accepts: None,
+            rest: Duration::ZERO,
+            links: Vec::new(),
+            agreements: BTreeMap::new(),
+            jurisdictions: Vec::new(),
+            passwords: BTreeMap::new(),
+        };
+        Arc::new(Self { state: Mutex::new(state), released: watch::Sender::new(0) })
+    }
+
+    /// It as a configured backend called `name`.
+    pub fn backend(self: &Arc<Self>, name: &str) -> Backend {
+        Backend {
+            name: name.to_owned(),
+            kind: "memory",
+            sink: Some(Arc::clone(self) as Arc<dyn Sink>),
+            store: Some(Arc::clone(self) as Arc<dyn Store>),
+        }
+    }
+
+    /// The next write meets `fault`; several wait in line.
+    pub fn fault(&self, fault: Fault) {
+        self.state().faults.push_back(fault);
+    }
+
+    /// Every write meets `fault`, or none any more.
+    pub fn always(&self, fault: Option<Fault>) {
+        self.state().always = fault;
+    }
+
+    /// Writes that hang now.
+    pub fn hanging(&self) -> usize {
+        self.state().hanging
+    }
+
+    /// Lets writes that hang now go on.
+    pub fn release(&self) {
+        self.released.send_modify(|count| *count += 1);
+    }
+
+    /// Batches with an event for which `predicate` holds are refused for good.
+    pub fn reject(&self, predicate: impl Fn(&Event) -> bool + Send + Sync + 'static) {
+        self.state().rejects = Some(Arc::new(predicate));
+    }
+
+    /// Refuses nothing for good any more.
+    pub fn reject_nothing(&self) {
+        self.state().rejects = None;
+    }
+
+    /// Takes these tables only.
+    pub fn accept_only(&self, tables: &[&str]) {
+        self.state().accepts = Some(tables.iter().map(|table| (*table).to_owned()).collect());
+    }
+
+    /// Whether the store can say who it is.
+    pub fn set_reachable(&self, reachable: bool) {
+        self.state().reachable = reachable;
+    }
+
+    /// Asks for `rest` between two batches of a table.
+    pub fn set_rest(&self, rest: Duration) {
+        self.state().rest = rest;
+    }
+
+    /// Becomes another, empty store.
+    pub fn replace(&self, identity: &str) {
+        let mut state = self.state();
+        identity.clone_into(&mut state.identity);
+        state.tables.clear();
+        state.tokens.clear();
+    }
+
+    /// Rows of `table` in the order in which they were stored.
+    pub fn rows(&self, table: &str) -> Vec<Stored> {
+        self.state().tables.get(table).cloned().unwrap_or_default()
+    }
+
+    /// Every write so far.
+    pub fn writes(&self) -> Vec<Written> {
+        self.state().writes.clone()
+    }
+
+    /// Whether [`Sink::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    /// Adds a short link; `fields` holds at least `urlfrom` and `urlto`.
+    pub fn add_link(&self, fields: Map<String, Value>) {
+        self.state().links.push(Link { fields });
+    }
+
+    /// Adds an agreement of `visitor`.
+    pub fn add_agreement(&self, visitor: VisitorId, fields: Map<String, Value>) {
+        let mut state = self.state();
+        state.agreements.entry(visitor.to_string()).or_default().push(Agreement { fields });
+    }
+
+    /// Adds a regulation.
+    pub fn add_jurisdiction(&self, fields: Map<String, Value>) {
+        self.state().jurisdictions.push(fields);
+    }
+
+    /// Sets the password hash of an account.
+    pub fn set_password_hash(&self, account: &str, hash: &str) {
+        self.state().passwords.insert(account.to_owned(), hash.to_owned());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_fault(&self) -> Option<Fault> {
+        let mut state = self.state();
+        state.faults.pop_front().or_else(|| state.always.clone())
+    }
+
+    fn store(&self, batch: &Batch) -> Result<(), SinkError> {
+        let mut state = self.state();
+        if let Some(rejects) = &state.rejects
+            && let Some(event) = batch.events.iter().find(|event| rejects(event))
+        {
+            let source = format!("row {} is not welcome", event.ingest.seq).into();
+            return Err(SinkError::Reject { source });
+        }
+        if state.tokens.insert(batch.token()) {
+            let columns = batch.table.columns();
+            let rows = batch.events.iter().map(|event| stored(batch.table, &columns, event));
+            state.tables.entry(batch.table.name()).or_default().extend(rows);
+        }
+        Ok(())
+    }
+
+    fn note(&self, batch: &Batch, acknowledged: bool) {
+        let written = Written { token: batch.token(), rows: batch.events.len(), acknowledged };
+        self.state().writes.push(written);
+    }
+}
+
+/// One write that hangs, until it goes on or is given up.
+struct Hanging<'m>(&'m Memory);
+
+impl<'m> Hanging<'m> {
+    fn new(memory: &'m Memory) -> Self {
+        memory.state().hanging += 1;
+        Self(memory)
+    }
+}
+
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        self.0.state().hanging -= 1;
+    }
+}
+
+#[async_trait]
+impl Sink for Memory {
+    async fn identity(&self) -> Result<String, SinkError> {
+        let state = self.state();
+        if state.reachable { Ok(state.identity.clone()) } else { Err(retry(None)) }
+    }
+
+    fn accepts(&self, table: &dyn AnyTable) -> bool {
+        let state = self.state();
+        let accepts = state.accepts.as_ref();
+        accepts.is_none_or(|tables| tables.iter().any(|name| name == table.name()))
+    }
+
+    fn guarantee(&self, _table: &dyn AnyTable) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<(), SinkError> {
+        let mut released = self.released.subscribe();
+        let outcome = match self.next_fault() {
+            None => self.store(batch),
+            Some(Fault::Refuse) => Err(retry(None)),
+            Some(Fault::RetryAfter(after)) => Err(retry(Some(after))),
+            Some(Fault::LoseAnswer) => self.store(batch).and(Err(retry(None))),
+            Some(Fault::Hang) => {
+                let _hanging = Hanging::new(self);
+                // The sender lives as long as `self`.
+                let _ = released.changed().await;
+                self.store(batch)
+            }
+            #[expect(clippy::panic, reason = "the fault a test asked for")]
+            Some(Fault::Panic) => panic!("a scripted panic"),
+        };
+        self.note(batch, outcome.is_ok());
+        outcome
+    }
+
+    fn rest(&self) -> Duration {
+        self.state().rest
+    }
+
+    async fn close(&self) {
+        self.state().closed = true;
+    }
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn redirect(&self, from: &str) -> Result<Option<String>, StoreError> {
+        let state = self.state();
+        let link = state.links.iter().rev().find(|link| text(&link.fields, "urlfrom") == from);
+        Ok(link.map(|link| text(&link.fields, "urlto").to_owned()))
+    }
+
+    async fn redirects(&self, host: &str) -> Result<Vec<Link>, StoreError> {
+        let state = self.state();
+        let of_host = |link: &&Link| {
+            let from = text(&link.fields, "urlfrom");
+            from.split('/').next() == Some(host)
+        };
+        Ok(state.links.iter().rev().filter(of_host).cloned().collect())
+    }
+
+    async fn agreements(&self, visitor: VisitorId) -> Result<Vec<Agreement>, StoreError> {
+        let state = self.state();
+        let mut agreements =
+            state.agreements.get(&visitor.to_string()).cloned().unwrap_or_default();
+        agreements.reverse();
+        Ok(agreements)
+    }
+
+    async fn jurisdictions(&self) -> Result<Vec<Map<String, Value>>, StoreError> {
+        Ok(self.state().jurisdictions.clone())
+    }
+
+    async fn password_hash(&self, account: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.state().passwords.get(account).cloned())
+    }
+
+    async fn daily_total(&self, ip: IpAddr) -> Result<u64, StoreError> {
+        let rows = self.rows("events");
+        let today = rows.iter().map(|row| row.event.received_at.date_naive()).max();
+        let counts = |row: &&Stored| {
+            let event = &row.event;
+            event.origin == Origin::Client
+                && event.place.ip == Some(ip)
+                && Some(event.received_at.date_naive()) == today
+        };
+        Ok(rows.iter().filter(counts).count() as u64)
+    }
+
+    /// Understands `select * from <table>` and nothing else.
+    async fn query(
+        &self,
+        sql: &str,
+        rows_max: usize,
+        _time_max: Duration,
+    ) -> Result<Rows, StoreError> {
+        let words: Vec<String> = sql.split_whitespace().map(str::to_lowercase).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let ["select", "*", "from", name] = words.as_slice() else {
+            return Err(StoreError::Invalid("only: select * from <table>".to_owned()));
+        };
+        let Some(table) = tables::find(name) else {
+            return Err(StoreError::Invalid(format!("no table {name}")));
+        };
+        let stored = self.rows(name);
+        let columns: Vec<String> = table.columns().into_iter().map(str::to_owned).collect();
+        let rows = stored.iter().take(rows_max);
+        let rows = rows.map(|row| row.cells.values().cloned().collect()).collect();
+        Ok(Rows { columns, rows, truncated: stored.len() > rows_max })
+    }
+}
+
+fn retry(after: Option<Duration>) -> SinkError {
+    let source: BoxError = "a scripted fault".into();
+    SinkError::Retry { after, source }
+}
+
+fn text<'m>(fields: &'m Map<String, Value>, name: &str) -> &'m str {
+    fields.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn stored(table: &dyn AnyTable, columns: &[&'static str], event: &Arc<Event>) -> Stored {
+    let mut cells = Vec::with_capacity(columns.len());
+    table.row(event, &mut cells);
+    let names = columns.iter().map(|name| (*name).to_owned());
+    let cells = names.zip(cells.iter().map(json)).collect();
+    Stored { event: Arc::clone(event), cells }
+}
+
+fn json(cell: &Cell<'_>) -> Value {
+    match cell {
+        Cell::Null => Value::Null,
+        Cell::Text(text) => Value::from(text.as_ref()),
+        Cell::Int(number) => Value::from(*number),
+        Cell::Float(number) => Value::from(*number),
+        Cell::Bool(truth) => Value::from(*truth),
+        Cell::Uuid(id) => Value::from(id.to_string()),
+        Cell::Time(moment) => Value::from(moment.to_rfc3339()),
+        Cell::Date(day) => Value::from(day.to_string()),
+        Cell::Json(object) => Value::Object((*object).clone()),
+        Cell::List(texts) => Value::from(texts.to_vec()),
+    }
+}

@@ -1,0 +1,79 @@
+//! One attempt at one part of a frozen batch, up to an outcome the lane can act on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::poison;
+use crate::backends::{Batch, Sink, SinkError};
+use crate::clock::Clock;
+use crate::journal::Journal;
+use crate::tables::AnyTable;
+
+/// A write that takes longer failed, whatever became of it. Longer than any store needs for the
+/// largest batch; a store's own time-outs come before.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// What became of an attempt: one variant for each reaction of the lane.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// In the store.
+    Stored,
+    /// Refused for good, and more than one row: cut it.
+    Refused(String),
+    /// The one row was refused and is in quarantine.
+    SetAside(String),
+    /// The one row was refused and cannot go to quarantine, because it came from there.
+    GivenUp(String),
+    /// The one row was refused, and the journal does not take it now.
+    Unkept(String),
+    /// Try again.
+    Failed { after: Option<Duration>, message: String },
+}
+
+/// What an attempt needs.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) name: Arc<str>,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) journal: Journal,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Target {
+    /// Sends `part`. Cancel-safe in the sense of the frozen range: what was sent is sent again.
+    pub(super) async fn attempt(self, part: Arc<Batch>) -> Outcome {
+        let deadline = self.clock.monotonic() + WRITE_TIME_MAX;
+        let written = tokio::select! {
+            written = self.sink.write(&part) => written,
+            () = self.clock.sleep_until(deadline) => {
+                let message = format!("no answer within {} s", WRITE_TIME_MAX.as_secs());
+                return Outcome::Failed { after: None, message };
+            }
+        };
+        match written {
+            Ok(()) => Outcome::Stored,
+            Err(SinkError::Retry { after, source }) => {
+                Outcome::Failed { after, message: poison::chain(&*source) }
+            }
+            Err(SinkError::Reject { source }) => self.refused(&part, poison::chain(&*source)).await,
+        }
+    }
+
+    async fn refused(&self, part: &Batch, message: String) -> Outcome {
+        let [event] = part.events.as_slice() else { return Outcome::Refused(message) };
+        if is_quarantine(part.table) {
+            return Outcome::GivenUp(message);
+        }
+        let record = poison::refused(event, &self.name, part.table.name(), &message);
+        match poison::keep(&self.journal, &record).await {
+            Ok(()) => Outcome::SetAside(message),
+            Err(error) => {
+                Outcome::Unkept(format!("{error}, to set aside a refused row: {message}"))
+            }
+        }
+    }
+}
+
+fn is_quarantine(table: &dyn AnyTable) -> bool {
+    table.name() == "quarantine"
+}

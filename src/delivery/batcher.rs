@@ -1,0 +1,386 @@
+//! Lanes: what waits for one sink, one queue for each table, and which is due.
+//!
+//! Pure: it is told the time and does no I/O. Its state is what the cursor file is written from.
+//!
+//! For each table everything up to [`TableCursor::stored`] is in the store, `sending` is the frozen
+//! range, and the rest waits. A table without a waiting row counts as stored up to where the journal
+//! was read, so that an idle table never holds the journal; `stored` never moves back, whatever the
+//! head is after a restart.
+//!
+//! A lane due by its limits gives all it has up to the bounds of one batch. After a restart a lane
+//! with a frozen range gives exactly that range first, whatever the limits are now.
+//!
+//! Memory is bounded by [`Bounds`] over all lanes together: when [`Batcher::has_room`] is false the
+//! caller stops reading the journal, where the backlog is safe. A row is charged to every lane it
+//! waits in, though lanes share the event; the bound is therefore an upper one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+
+use super::adaptive::Adaptive;
+use super::cursor::{Range, TableCursor};
+use crate::backends::Batch;
+use crate::config::{Limits, Strategy, TableLimits};
+use crate::event::Event;
+use crate::journal::Position;
+use crate::tables::AnyTable;
+
+/// A row waits no longer than this whatever its limits say: a lane that waits holds the journal.
+pub(super) const AGE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// What an event costs in memory beyond its encoded bytes: the structure itself, its share of lane
+/// and allocator.
+const EVENT_OVERHEAD: usize = size_of::<Event>() + 256;
+
+/// How much may wait, and how much one batch may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Estimated bytes of memory in all lanes of a sink, what is being sent included.
+    pub(super) memory: usize,
+    /// Rows of one batch.
+    pub(super) batch_rows: usize,
+    /// Encoded bytes of one batch.
+    pub(super) batch_bytes: usize,
+}
+
+impl Bounds {
+    /// 64 MiB for each sink, so that one with a backlog of any length leaves the process well below
+    /// 256 MB; batches as large as a column store likes them.
+    pub(super) const DEFAULT: Self =
+        Self { memory: 64 << 20, batch_rows: 200_000, batch_bytes: 64 << 20 };
+}
+
+/// Names a lane of one [`Batcher`].
+pub(super) type LaneIndex = usize;
+
+/// What a due lane gave.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Freeze and send this.
+    Batch(Batch),
+    /// The frozen range is no longer in the journal as it was frozen; whatever is left of it waits
+    /// as ordinary rows.
+    Missing(Range),
+}
+
+/// All lanes of one sink.
+pub(super) struct Batcher {
+    lanes: Vec<Lane>,
+    read: Position,
+    memory: usize,
+    bounds: Bounds,
+}
+
+struct Lane {
+    table: &'static dyn AnyTable,
+    limits: TableLimits,
+    adaptive: Option<Adaptive>,
+    waiting: VecDeque<Waiting>,
+    rows_bytes: usize,
+    stored: Position,
+    state: State,
+    /// Not due before, because the store wants a pause between batches of a table.
+    rest_until: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Fills until it is due.
+    Filling,
+    /// After a restart: collects the frozen range, which is complete once the journal was read up
+    /// to `until`.
+    Restoring { range: Range, until: Position },
+    /// A frozen batch is on its way, or waits to be tried again.
+    Sending { range: Range, rows: usize, bytes: usize, oldest: DateTime<Utc> },
+}
+
+struct Waiting {
+    event: Arc<Event>,
+    bytes: usize,
+    since: Instant,
+}
+
+impl Batcher {
+    /// Lanes for `tables`, going on where their cursors stand. `head` is the last position of the
+    /// journal now: no more of a frozen range than that can be found.
+    pub(super) fn new(
+        tables: impl IntoIterator<Item = (&'static dyn AnyTable, TableLimits, TableCursor)>,
+        head: Position,
+        bounds: Bounds,
+    ) -> Self {
+        let lanes: Vec<Lane> = tables
+            .into_iter()
+            .map(|(table, limits, at)| Lane::new(table, limits, at, head))
+            .collect();
+        let read = lanes.iter().map(|lane| lane.stored).min().unwrap_or(head);
+        Self { lanes, read, memory: 0, bounds }
+    }
+
+    /// The position up to which the journal was read.
+    pub(super) fn read(&self) -> Position {
+        self.read
+    }
+
+    pub(super) fn lanes(&self) -> std::ops::Range<LaneIndex> {
+        0..self.lanes.len()
+    }
+
+    /// Puts `event`, `bytes` long in the journal, into every lane that has a row for it and does
+    /// not have it stored. Events come in order of position.
+    pub(super) fn push(&mut self, event: &Arc<Event>, bytes: usize, now: Instant) {
+        let position = Position(event.ingest.seq);
+        debug_assert!(position > self.read, "positions only grow");
+        for lane in &mut self.lanes {
+            if position > lane.stored && lane.table.has_row(event) {
+                lane.waiting.push_back(Waiting { event: Arc::clone(event), bytes, since: now });
+                lane.rows_bytes = lane.rows_bytes.saturating_add(bytes);
+                self.memory = self.memory.saturating_add(bytes + EVENT_OVERHEAD);
+            }
+        }
+        self.read_to(position);
+    }
+
+    /// Everything up to `position` was read; what had no row, or could not be read, counts as
+    /// stored.
+    pub(super) fn read_to(&mut self, position: Position) {
+        self.read = self.read.max(position);
+        for lane in &mut self.lanes {
+            lane.advance(self.read);
+        }
+    }
+
+    /// Whether more of the journal may be read.
+    pub(super) fn has_room(&self) -> bool {
+        // A frozen range was held within the bound by the run that froze it, so it fits again.
+        self.memory < self.bounds.memory || self.lanes.iter().any(|lane| lane.restores(self.read))
+    }
+
+    /// Lanes that should send now, by priority. With no room left every lane with rows is due:
+    /// limits that together exceed the bound must not wait for each other.
+    pub(super) fn due(&self, now: Instant) -> Vec<LaneIndex> {
+        self.by_priority(|lane| self.due_at(lane, now).is_some_and(|at| at <= now))
+    }
+
+    /// All lanes with rows that are not being sent, by priority, due or not: for stop.
+    pub(super) fn waiting(&self) -> Vec<LaneIndex> {
+        self.by_priority(|lane| lane.can_give(self.read))
+    }
+
+    /// When the next lane is to be sent if nothing else happens.
+    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.lanes.iter().filter_map(|lane| self.due_at(lane, now)).min()
+    }
+
+    fn due_at(&self, lane: &Lane, now: Instant) -> Option<Instant> {
+        lane.due_at(now, self.read, !self.has_room(), &self.bounds)
+    }
+
+    fn by_priority(&self, wanted: impl Fn(&Lane) -> bool) -> Vec<LaneIndex> {
+        let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| wanted(lane));
+        let mut found: Vec<_> = lanes.map(|(index, lane)| (lane.limits.priority, index)).collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, index)| index).collect()
+    }
+
+    /// Takes what `lane` gives as one batch; until [`Batcher::committed`] it gives nothing else.
+    pub(super) fn take(&mut self, lane: LaneIndex) -> Option<Taken> {
+        let read = self.read;
+        let bounds = self.bounds;
+        let lane = self.lanes.get_mut(lane).filter(|lane| lane.can_give(read))?;
+        lane.take(read, &bounds)
+    }
+
+    /// The batch of `lane` is stored. The next one is not due before `rest` is over; `latency`
+    /// teaches an adaptive lane.
+    pub(super) fn committed(
+        &mut self,
+        lane: LaneIndex,
+        now: Instant,
+        latency: Duration,
+        rest: Duration,
+    ) {
+        let read = self.read;
+        let Some(lane) = self.lanes.get_mut(lane) else { return };
+        let State::Sending { range, rows, bytes, .. } = lane.state else { return };
+        lane.state = State::Filling;
+        lane.stored = lane.stored.max(range.last);
+        lane.advance(read);
+        lane.rest_until = (!rest.is_zero()).then(|| now + rest);
+        if let Some(adaptive) = &mut lane.adaptive {
+            adaptive.observe(lane.waiting.len(), latency);
+            lane.limits.limits = adaptive.limits();
+        }
+        self.memory = self.memory.saturating_sub(bytes + rows * EVENT_OVERHEAD);
+    }
+
+    /// What the cursor file should say of `lane`.
+    pub(super) fn cursor(&self, lane: LaneIndex) -> TableCursor {
+        self.lanes.get(lane).map_or_else(TableCursor::default, Lane::cursor)
+    }
+
+    /// Everything up to here is in the store, whatever its table.
+    pub(super) fn low_water(&self) -> Position {
+        self.lanes.iter().map(|lane| lane.stored).min().unwrap_or(self.read)
+    }
+
+    /// When the oldest row that is not stored was received.
+    pub(super) fn oldest(&self) -> Option<DateTime<Utc>> {
+        self.lanes.iter().filter_map(Lane::oldest).min()
+    }
+
+    /// Rows in lanes, what is being sent included.
+    pub(super) fn rows(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.waiting.len() + lane.sending().0).sum()
+    }
+
+    /// Encoded bytes in lanes, what is being sent included.
+    pub(super) fn bytes(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.rows_bytes + lane.sending().1).sum()
+    }
+
+    /// Estimated bytes of memory, compared with [`Bounds::memory`].
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.memory
+    }
+}
+
+impl Lane {
+    fn new(
+        table: &'static dyn AnyTable,
+        mut limits: TableLimits,
+        at: TableCursor,
+        head: Position,
+    ) -> Self {
+        let adaptive =
+            (limits.strategy == Strategy::Adaptive).then(|| Adaptive::new(limits.limits));
+        limits.limits.rows = limits.limits.rows.max(1);
+        let state = at.sending.map_or(State::Filling, |range| State::Restoring {
+            range,
+            until: range.last.min(head),
+        });
+        Self {
+            table,
+            limits,
+            adaptive,
+            waiting: VecDeque::new(),
+            rows_bytes: 0,
+            stored: at.stored,
+            state,
+            rest_until: None,
+        }
+    }
+
+    /// Rows and bytes on their way.
+    fn sending(&self) -> (usize, usize) {
+        match self.state {
+            State::Sending { rows, bytes, .. } => (rows, bytes),
+            State::Filling | State::Restoring { .. } => (0, 0),
+        }
+    }
+
+    fn oldest(&self) -> Option<DateTime<Utc>> {
+        match self.state {
+            State::Sending { oldest, .. } => Some(oldest),
+            State::Filling | State::Restoring { .. } => {
+                self.waiting.front().map(|row| row.event.received_at)
+            }
+        }
+    }
+
+    /// Moves `stored` up to just before the first row that is not stored, never back.
+    fn advance(&mut self, read: Position) {
+        let first = match self.state {
+            State::Sending { range, .. } | State::Restoring { range, .. } => Some(range.first),
+            State::Filling => self.waiting.front().map(|row| Position(row.event.ingest.seq)),
+        };
+        let stored = first.map_or(read, |first| Position(first.0.saturating_sub(1)));
+        self.stored = self.stored.max(stored);
+    }
+
+    fn cursor(&self) -> TableCursor {
+        let sending = match self.state {
+            State::Sending { range, .. } | State::Restoring { range, .. } => Some(range),
+            State::Filling => None,
+        };
+        TableCursor { stored: self.stored, sending }
+    }
+
+    /// Whether a frozen range is still being collected.
+    fn restores(&self, read: Position) -> bool {
+        matches!(self.state, State::Restoring { until, .. } if read < until)
+    }
+
+    fn can_give(&self, read: Position) -> bool {
+        match self.state {
+            State::Filling => !self.waiting.is_empty(),
+            State::Restoring { until, .. } => read >= until,
+            State::Sending { .. } => false,
+        }
+    }
+
+    /// When it is to be sent if nothing else happens; not after `now` when that is already so.
+    fn due_at(&self, now: Instant, read: Position, full: bool, bounds: &Bounds) -> Option<Instant> {
+        if !self.can_give(read) {
+            return None;
+        }
+        let Limits { rows, bytes, age } = self.limits.limits;
+        let reached = full
+            || matches!(self.state, State::Restoring { .. })
+            || self.waiting.len() >= rows.min(bounds.batch_rows)
+            || self.rows_bytes >= bytes.min(bounds.batch_bytes);
+        let at = if reached { now } else { self.waiting.front()?.since + age.min(AGE_MAX) };
+        Some(self.rest_until.map_or(at, |rest| rest.max(at)))
+    }
+
+    fn take(&mut self, read: Position, bounds: &Bounds) -> Option<Taken> {
+        let count = match self.state {
+            State::Sending { .. } => return None,
+            State::Filling => self.batch_rows(bounds),
+            State::Restoring { range, .. } => {
+                let within = |row: &Waiting| row.event.ingest.seq <= range.last.0;
+                self.waiting.iter().take_while(|row| within(row)).count()
+            }
+        };
+        let found = self.range(count);
+        if let State::Restoring { range, .. } = self.state
+            && found != Some(range)
+        {
+            self.state = State::Filling;
+            self.advance(read);
+            return Some(Taken::Missing(range));
+        }
+        let (range, oldest) = (found?, self.oldest()?);
+        let taken: Vec<Waiting> = self.waiting.drain(..count).collect();
+        let bytes = taken.iter().map(|row| row.bytes).sum();
+        self.rows_bytes = self.rows_bytes.saturating_sub(bytes);
+        self.state = State::Sending { range, rows: count, bytes, oldest };
+        let events = taken.into_iter().map(|row| row.event).collect();
+        Some(Taken::Batch(Batch {
+            table: self.table,
+            first: range.first,
+            last: range.last,
+            events,
+        }))
+    }
+
+    /// How many waiting rows fit into one batch: at least one.
+    fn batch_rows(&self, bounds: &Bounds) -> usize {
+        let mut bytes = 0usize;
+        let fits = |row: &&Waiting| {
+            bytes = bytes.saturating_add(row.bytes);
+            bytes <= bounds.batch_bytes
+        };
+        self.waiting.iter().take(bounds.batch_rows).take_while(fits).count().max(1)
+    }
+
+    /// Positions of the first and the last of the first `count` waiting rows.
+    fn range(&self, count: usize) -> Option<Range> {
+        let first = self.waiting.front()?.event.ingest.seq;
+        let last = self.waiting.get(count.checked_sub(1)?)?.event.ingest.seq;
+        Some(Range { first: Position(first), last: Position(last) })
+    }
+}

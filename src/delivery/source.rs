@@ -1,0 +1,145 @@
+//! The journal as a shipper reads it: chunks of decoded events.
+//!
+//! A record that is no event is counted and set aside in the journal, and never stops anything. It
+//! is set aside once for all sinks of a run: the first to come by claims its position. Should the
+//! journal not take the quarantine record, the shipper goes on after a few attempts; the bytes stay
+//! in the journal as long as it keeps them, and the log names the position.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+
+use super::poison;
+use crate::clock::Clock;
+use crate::event::{self, Event, Ingest};
+use crate::journal::{AppendError, Journal, Position, Reader};
+use crate::telemetry::Metrics;
+
+/// Bytes of records read at once: a few milliseconds of decoding, and what the bound on a sink's
+/// memory may be exceeded by.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Attempts to set an undecodable record aside …
+const ATTEMPTS_MAX: u32 = 3;
+/// … and the pause between them.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The position up to which undecodable records have been set aside in this run.
+#[derive(Debug, Default)]
+pub(super) struct Claims(AtomicU64);
+
+impl Claims {
+    /// True for the first caller with `position`. Whoever comes by with a lower position than one
+    /// claimed passes what another sink has set aside, in this run or before it.
+    fn claim(&self, position: Position) -> bool {
+        self.0.fetch_max(position.0, Ordering::Relaxed) < position.0
+    }
+}
+
+/// Events in order of position.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    /// Each with its bytes in the journal.
+    pub(super) events: Vec<(Arc<Event>, usize)>,
+    /// The position up to which the journal was read.
+    pub(super) read: Position,
+}
+
+/// A record that is no event.
+struct Undecodable {
+    position: Position,
+    bytes: Vec<u8>,
+    message: String,
+}
+
+/// What reading needs.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) sink: Arc<str>,
+    pub(super) journal: Journal,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) claims: Arc<Claims>,
+}
+
+impl Source {
+    /// Reads on. The reader comes back also when the disk said no; `None` only when the process
+    /// is ending.
+    pub(super) async fn read(self, mut reader: Reader) -> Option<(Reader, io::Result<Chunk>)> {
+        let node = self.journal.node();
+        let read = spawn_blocking(move || {
+            let chunk = decode(&mut reader, &node);
+            (reader, chunk)
+        });
+        let (reader, chunk) = read.await.ok()?;
+        match chunk {
+            Ok((chunk, undecodable)) => {
+                self.set_aside(undecodable).await;
+                Some((reader, Ok(chunk)))
+            }
+            Err(error) => Some((reader, Err(error))),
+        }
+    }
+
+    async fn set_aside(&self, records: Vec<Undecodable>) {
+        for record in records {
+            self.metrics.sink_undecodable.with_label_values(&[&*self.sink]).inc();
+            if !self.claims.claim(record.position) {
+                continue;
+            }
+            let position = record.position.0;
+            match self.append(&record).await {
+                Ok(()) => tracing::warn!(
+                    position,
+                    error = record.message,
+                    "journal record is no event and was set aside"
+                ),
+                Err(error) => tracing::error!(
+                    position,
+                    error = record.message,
+                    journal = %error,
+                    "journal record is no event and could not be set aside"
+                ),
+            }
+        }
+    }
+
+    async fn append(&self, record: &Undecodable) -> Result<(), AppendError> {
+        let Undecodable { position, bytes, message } = record;
+        let node = self.journal.node();
+        let event = poison::undecodable(&node, *position, bytes, message, self.clock.wall());
+        let mut attempt = 1;
+        loop {
+            match poison::keep(&self.journal, &event).await {
+                Err(error) if attempt == ATTEMPTS_MAX => return Err(error),
+                Err(_) => {
+                    attempt += 1;
+                    self.clock.sleep_until(self.clock.monotonic() + ATTEMPT_PAUSE).await;
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+}
+
+fn decode(reader: &mut Reader, node: &Arc<str>) -> io::Result<(Chunk, Vec<Undecodable>)> {
+    let records = reader.read(CHUNK_BYTES)?;
+    let mut chunk = Chunk { events: Vec::with_capacity(records.len()), read: reader.position() };
+    let mut undecodable = Vec::new();
+    for record in records {
+        match event::decode(&record.bytes) {
+            Ok(mut event) => {
+                event.ingest = Ingest { node: Arc::clone(node), seq: record.position.0 };
+                chunk.events.push((Arc::new(event), record.bytes.len()));
+            }
+            Err(error) => undecodable.push(Undecodable {
+                position: record.position,
+                bytes: record.bytes,
+                message: poison::chain(&error),
+            }),
+        }
+    }
+    Ok((chunk, undecodable))
+}
