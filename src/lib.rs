@@ -24,8 +24,7 @@ pub mod backends;
 pub mod delivery;
 pub mod intake;
 pub mod migrate;
-// floor 6: inlets, and the way to a running server
-pub mod client;
+// floor 6: inlets
 pub mod http;
 // floor 7: composition, and what speaks to a server from outside
 pub mod app;

@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use super::load;
-use crate::client::Control;
+use super::{load, socket};
 use crate::import::{Comparison, Import, Outcome, Progress, Site, Verdict, run as import, verify};
 
 /// Formats of logs.
@@ -51,11 +50,8 @@ pub(super) fn run(
 ) -> anyhow::Result<ExitCode> {
     // The only format; naming it keeps scripts valid when there are more.
     let LogFormat::Combined = arguments.format;
-    let control = if arguments.verify {
-        Some(Control::new(&load(&arguments.config, env)?.config.server.data_directory))
-    } else {
-        None
-    };
+    let socket =
+        if arguments.verify { Some(socket(&load(&arguments.config, env)?.config)) } else { None };
     let what = Import {
         file: arguments.file.clone(),
         url: arguments.url.clone(),
@@ -74,8 +70,8 @@ pub(super) fn run(
     let mut out = io::stdout().lock();
     summary(&outcome, &mut out).context("printing the summary")?;
     let mut good = outcome.refused == 0;
-    if let Some(control) = control {
-        let verdict = runtime.block_on(verify(&control, &what.file, &what.site))?;
+    if let Some(socket) = socket {
+        let verdict = runtime.block_on(verify(&socket, &what.file, &what.site))?;
         compared(&verdict, &mut out).context("printing the comparison")?;
         good &= verdict.is_equal();
     }

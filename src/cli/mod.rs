@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::app;
 use crate::config::{BackendConfig, Config, DuckDbConfig, Loaded};
+use crate::http::control::ask;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -61,6 +62,20 @@ struct ConfigArgument {
     config: PathBuf,
 }
 
+/// Which rows to put back: all that were refused, unless told otherwise.
+#[derive(Debug, Clone, Args)]
+struct ReplayArguments {
+    /// Only rows that this sink refused.
+    #[arg(long)]
+    sink: Option<String>,
+    /// Only rows of this table.
+    #[arg(long)]
+    table: Option<String>,
+    /// Configuration file.
+    #[arg(long, default_value = "config.json")]
+    config: PathBuf,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Read the configuration and say all that is wrong, translated or ignored.
@@ -69,8 +84,8 @@ enum Command {
     Query(query::QueryArguments),
     /// Send a web server's access log as events through a running server.
     Import(import::ImportArguments),
-    /// Put quarantined rows back after a mend (not in this version yet).
-    Replay(Later),
+    /// Put rows that a store refused back after a mend, through the running server.
+    Replay(ReplayArguments),
     /// Bring the schema of every store up to date.
     Migrate(ConfigArgument),
     /// Apply the privacy rules to stored data (not in this version yet).
@@ -121,7 +136,7 @@ pub fn run(
         Some(Command::Query(query)) => query::run(&query, env),
         Some(Command::Import(import)) => import::run(&import, env),
         Some(Command::Migrate(at)) => migrate(&at.config, env),
-        Some(Command::Replay(_)) => later("replay"),
+        Some(Command::Replay(which)) => replay(&which, env),
         Some(Command::Prune(_)) => later("pruning"),
         Some(Command::Export(_)) => later("export"),
         Some(Command::Subject(_)) => later("the subject command"),
@@ -146,6 +161,11 @@ fn embedded(config: &Config) -> anyhow::Result<&DuckDbConfig> {
         .context("Notify lists no embedded store that could be asked")
 }
 
+/// Where a running server answers its operator.
+fn socket(config: &Config) -> PathBuf {
+    config.server.data_directory.join("tracker.sock")
+}
+
 fn check(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
     let Loaded { config, notes } = load(path, env)?;
     for note in &notes {
@@ -168,11 +188,27 @@ fn check(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode
 
 fn migrate(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
     let Loaded { config, .. } = load(path, env)?;
-    let store = embedded(&config)?;
-    println!(
-        "{}: nothing to do, the embedded store brings its schema up to date when the server opens it",
-        store.name
-    );
+    for backend in &config.backends {
+        let crate::migrate::Report { name, from, to } = crate::migrate::migrate(backend)?;
+        println!("{name}: schema {from} -> {to}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the running server to put rows back; prints what it did.
+fn replay(arguments: &ReplayArguments, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
+    let config = load(&arguments.config, env)?.config;
+    let filters = [("sink", &arguments.sink), ("table", &arguments.table)];
+    let wish: serde_json::Map<_, _> = filters
+        .into_iter()
+        .filter_map(|(key, word)| Some((key.to_owned(), word.clone()?.into())))
+        .collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let done = runtime.block_on(ask(&socket(&config), "/replay", &wish.into()));
+    println!("{}", done.context("asking the running server")?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -215,7 +251,6 @@ mod tests {
             &["subject", "erase", "someone"],
             &["doctor"],
             &["reload"],
-            &["replay", "--all"],
         ] {
             let error = run(args).expect_err("fails");
             assert!(error.to_string().starts_with("not in this version yet: "), "{args:?} {error}");

@@ -10,12 +10,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use serde_json::json;
 
 use super::format::{self, Format};
-use super::{embedded, load};
+use super::{embedded, load, socket};
 use crate::backends::Rows;
-use crate::client::{Control, ControlError};
 use crate::config::DuckDbConfig;
+use crate::http::control::{AskError, ask};
 
 /// Arguments of `tracker query`.
 #[derive(Debug, Clone, Args)]
@@ -41,14 +42,15 @@ pub(super) fn run(
     let config = load(&arguments.config, env)?.config;
     let store = embedded(&config)?;
     let rows_max = arguments.rows_max.unwrap_or(store.query_rows_max).min(store.query_rows_max);
-    let control = Control::new(&config.server.data_directory);
+    let question = json!({ "sql": arguments.sql, "rows_max": rows_max });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let rows = match runtime.block_on(control.query(&arguments.sql, rows_max)) {
-        Ok(rows) => rows,
-        Err(ControlError::NotRunning) => offline(store, &arguments.sql, rows_max)?,
+    let answer = runtime.block_on(ask(&socket(&config), "/query", &question));
+    let rows: Rows = match answer {
+        Ok(rows) => serde_json::from_value(rows).context("reading the server's answer")?,
+        Err(AskError::Nobody(_)) => offline(store, &arguments.sql, rows_max)?,
         Err(error) => return Err(error).context("asking the running server"),
     };
     let mut out = io::BufWriter::new(io::stdout().lock());

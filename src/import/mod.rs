@@ -24,6 +24,7 @@ use uuid::Uuid;
 pub use combined::{Line, Odd, parse};
 pub use verify::{Comparison, Verdict, verify};
 
+use crate::http::control::AskError;
 use lines::Lines;
 use send::{Sender, Sent};
 
@@ -121,7 +122,10 @@ pub enum ImportError {
     Unreachable(String),
     /// The store could not be asked.
     #[error("asking the store")]
-    Store(#[source] crate::client::ControlError),
+    Store(#[source] AskError),
+    /// The store's answer is no table of rows.
+    #[error("reading the store's answer")]
+    Answer(#[source] serde_json::Error),
 }
 
 /// Sends every request of the file and waits for its answer; `progress` is told about once a second.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{Again, EXAMPLES_MAX, Hit, ImportError, Site};
-use crate::client::Control;
+use crate::backends::Rows;
+use crate::http::control::ask;
 
 /// Ids asked for at once: a query of about 20 KB.
 const IDS_MAX: usize = 500;
@@ -51,12 +52,12 @@ impl Verdict {
     }
 }
 
-/// Asks the store behind `control` for every event of `file` and compares it with what was sent.
+/// Asks the store behind the control socket `socket` for every event of `file` and compares it with what was sent.
 /// Waits for events that the store does not have yet.
 ///
 /// # Errors
 /// When the file cannot be read again or the store does not answer.
-pub async fn verify(control: &Control, file: &Path, site: &Site) -> Result<Verdict, ImportError> {
+pub async fn verify(socket: &Path, file: &Path, site: &Site) -> Result<Verdict, ImportError> {
     let mut again = Again::open(file, site)?;
     let mut tally = Tally::default();
     loop {
@@ -64,7 +65,7 @@ pub async fn verify(control: &Control, file: &Path, site: &Site) -> Result<Verdi
         if hits.is_empty() {
             return Ok(tally.verdict());
         }
-        let rows = ask(control, &hits).await?;
+        let rows = stored(socket, &hits).await?;
         for hit in &hits {
             let stored = rows.get(&hit.id.to_string()).map_or(&[][..], Vec::as_slice);
             tally.add(hit, stored);
@@ -75,7 +76,7 @@ pub async fn verify(control: &Control, file: &Path, site: &Site) -> Result<Verdi
 /// One stored row: host, url, last, agent, milliseconds.
 type Row = Vec<Value>;
 
-async fn ask(control: &Control, hits: &[Hit]) -> Result<BTreeMap<String, Vec<Row>>, ImportError> {
+async fn stored(socket: &Path, hits: &[Hit]) -> Result<BTreeMap<String, Vec<Row>>, ImportError> {
     let ids: Vec<String> = hits.iter().map(|hit| format!("'{}'", hit.id)).collect();
     let sql = format!(
         "select cast(eid as varchar), host, url, last, user_agent, epoch_ms(created_at) \
@@ -86,7 +87,9 @@ async fn ask(control: &Control, hits: &[Hit]) -> Result<BTreeMap<String, Vec<Row
     let mut since = Instant::now();
     loop {
         // Twice as many: a repeat would show.
-        let answer = control.query(&sql, 2 * hits.len()).await.map_err(ImportError::Store)?;
+        let question = json!({ "sql": sql, "rows_max": 2 * hits.len() });
+        let answer = ask(socket, "/query", &question).await.map_err(ImportError::Store)?;
+        let answer: Rows = serde_json::from_value(answer).map_err(ImportError::Answer)?;
         let mut rows: BTreeMap<String, Vec<Row>> = BTreeMap::new();
         for mut row in answer.rows {
             if row.is_empty() {

@@ -73,13 +73,13 @@ async fn queries_and_replays_go_through_the_socket_only() {
     let task = tokio::spawn(control.serve(stop.clone()));
 
     let rows = ask(&path, "/query", &json!({ "sql": "select 1" })).await.unwrap();
-    let expect = json!({ "columns": ["sql", "max"], "rows": [["select 1", 100]], "truncated": false });
+    let expect =
+        json!({ "columns": ["sql", "max"], "rows": [["select 1", 100]], "truncated": false });
     assert_eq!(rows, expect);
     let rows = ask(&path, "/query", &json!({ "sql": "x", "rows_max": 7 })).await.unwrap();
     assert_eq!(rows["rows"][0][1], 7);
-    let refused = async |route: &str, body: Value| {
-        ask(&path, route, &body).await.unwrap_err().to_string()
-    };
+    let refused =
+        async |route: &str, body: Value| ask(&path, route, &body).await.unwrap_err().to_string();
     assert_eq!(refused("/query", json!({ "sql": "bad" })).await, "no such table");
     assert!(refused("/query", json!({})).await.contains("sql"));
     assert_eq!(refused("/replay", json!({ "sink": "none" })).await, "no such sink");

@@ -19,7 +19,8 @@ async fn post(served: &Served, path: &str, kind: &str, body: impl Into<reqwest::
 #[tokio::test(flavor = "multi_thread")]
 async fn a_documented_post_is_stored_and_answered_with_nothing() {
     let served = Served::start().await;
-    let body = format!(r#"{{"vid":"{VID}","sid":"session-123","ename":"page_view","etyp":"view"}}"#);
+    let body =
+        format!(r#"{{"vid":"{VID}","sid":"session-123","ename":"page_view","etyp":"view"}}"#);
     for path in ["/tr/v1/tr/", "/tr/v1/tr"] {
         let response = post(&served, path, "application/json", body.clone()).await;
         assert_eq!(response.status(), 200);
@@ -67,7 +68,10 @@ async fn methods_do_what_the_contract_says() {
         client().request(method, served.url(path)).body(body).send().await.unwrap()
     };
     // PUT records and reads neither query nor body; HEAD, DELETE and PATCH record nothing.
-    assert_eq!(send(Method::PUT, "/tr/v1/tr/ename/put?ename=q", r#"{"ename":"b"}"#).await.status(), 200);
+    assert_eq!(
+        send(Method::PUT, "/tr/v1/tr/ename/put?ename=q", r#"{"ename":"b"}"#).await.status(),
+        200
+    );
     assert_eq!(send(Method::POST, "/tr/v1/tr/ename/post?etyp=q", "{}").await.status(), 200);
     for method in [Method::HEAD, Method::DELETE, Method::PATCH] {
         assert_eq!(send(method, "/tr/v1/tr/ename/none", "").await.status(), 200);
@@ -120,12 +124,9 @@ async fn a_pixel_is_a_picture_whatever_happened() {
 async fn an_empty_post_is_an_event_and_an_unreadable_one_is_a_400() {
     let served = Served::start().await;
     assert_eq!(post(&served, "/tr/v1/tr/ename/empty", "text/plain", "").await.status(), 200);
-    for (body, word) in [
-        ("not json", "expected"),
-        ("{\"a\":", "EOF"),
-        ("17", "a number"),
-        ("\"text\"", "a text"),
-    ] {
+    for (body, word) in
+        [("not json", "expected"), ("{\"a\":", "EOF"), ("17", "a number"), ("\"text\"", "a text")]
+    {
         let response = post(&served, "/tr/v1/tr", "application/json", body).await;
         assert_eq!(response.status(), 400, "{body}");
         let error = json(response).await["error"].take();
@@ -157,7 +158,9 @@ async fn a_batch_is_answered_event_by_event() {
     };
     let all = check(r#"[{"ename":"a"},{"ename":"b"}]"#, 200, 2, &["stored", "stored"]).await;
     assert_eq!(all[1]["eid"], served.events()[1].id.to_string());
-    let mixed = check(r#"[{"ename":"c"},7,{"ename":"d"}]"#, 207, 2, &["stored", "rejected", "stored"]).await;
+    let mixed =
+        check(r#"[{"ename":"c"},7,{"ename":"d"}]"#, 207, 2, &["stored", "rejected", "stored"])
+            .await;
     assert_eq!((&mixed[1]["eid"], &mixed[1]["error"]["code"]), (&Value::Null, &json!("malformed")));
     check("[1,2]", 400, 0, &["rejected", "rejected"]).await;
     check("[]", 200, 0, &[]).await;
@@ -254,7 +257,10 @@ async fn a_full_queue_or_closed_journal_is_a_503_with_a_time_to_try_again() {
     let response = post(&served, "/tr/v1/tr", "application/json", "[{},{}]").await;
     assert_eq!(response.status(), 503);
     let answer = json(response).await;
-    assert_eq!((&answer["accepted"], &answer["results"][0]["status"]), (&json!(0), &json!("retry")));
+    assert_eq!(
+        (&answer["accepted"], &answer["results"][0]["status"]),
+        (&json!(0), &json!("retry"))
+    );
     let response = client().get(served.url("/tr/v1/img")).send().await.unwrap();
     assert_eq!(response.status(), 503, "a 200 would say that it is stored");
     assert_eq!(response.headers()[CONTENT_TYPE], "image/gif");

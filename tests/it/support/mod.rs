@@ -154,9 +154,8 @@ impl Served {
     /// The identity that must hold whenever nothing is in flight.
     pub fn balance(&self) {
         let metrics = &self.app.metrics;
-        let known = metrics.events_stored.get()
-            + metrics.events_quarantined.get()
-            + metrics.rejected();
+        let known =
+            metrics.events_stored.get() + metrics.events_quarantined.get() + metrics.rejected();
         assert_eq!(metrics.events_received.get(), known, "every event has an outcome");
         assert_eq!(metrics.events_in_flight.get(), 0);
     }
