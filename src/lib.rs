@@ -26,6 +26,8 @@ pub mod intake;
 pub mod migrate;
 // floor 6: inlets
 pub mod http;
-// floor 7: composition
+// floor 7: composition, and what speaks to a server from outside
 pub mod app;
+pub mod import;
+// floor 8: arguments
 pub mod cli;

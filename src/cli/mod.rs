@@ -1,0 +1,274 @@
+//! The command line: what to do, with which configuration, and the exit code.
+//!
+//! Without a command the server starts. Commands that ask speak to a running server through its
+//! control socket; those of a later version say so and fail, so that no script takes them for done.
+
+mod format;
+mod import;
+mod query;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::app;
+use crate::config::{BackendConfig, Config, DuckDbConfig, Loaded};
+use crate::http::control::ask;
+
+const AFTER_HELP: &str = "\
+Examples:
+  tracker                                      serve with ./config.json
+  tracker /etc/tracker/config.json             serve with another file
+  tracker check                                say all that is wrong or ignored in ./config.json
+  tracker query \"select ename, count(*) from events group by all\"
+  tracker query --format csv \"from events\" > events.csv
+  tracker import --verify access.log.gz        send a web server's log as events, then compare
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments.";
+
+/// Owns your user telemetry: takes events over HTTP, keeps them durable, and feeds your stores.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tracker",
+    version,
+    about,
+    after_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Configuration file.
+    #[arg(default_value = "config.json")]
+    config: PathBuf,
+    /// Remove what the privacy rules no longer allow, then exit (not in this version yet).
+    #[arg(long)]
+    prune: bool,
+    /// With --prune: only logs (not in this version yet).
+    #[arg(long, requires = "prune")]
+    logs_only: bool,
+}
+
+/// Where the settings are.
+#[derive(Debug, Clone, Args)]
+struct ConfigArgument {
+    /// Configuration file.
+    #[arg(long, default_value = "config.json")]
+    config: PathBuf,
+}
+
+/// Which rows to put back: all that were refused, unless told otherwise.
+#[derive(Debug, Clone, Args)]
+struct ReplayArguments {
+    /// Only rows that this sink refused.
+    #[arg(long)]
+    sink: Option<String>,
+    /// Only rows of this table.
+    #[arg(long)]
+    table: Option<String>,
+    /// Configuration file.
+    #[arg(long, default_value = "config.json")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read the configuration and say all that is wrong, translated or ignored.
+    Check(ConfigArgument),
+    /// Ask the embedded store one read-only question in SQL.
+    Query(query::QueryArguments),
+    /// Send a web server's access log as events through a running server.
+    Import(import::ImportArguments),
+    /// Put rows that a store refused back after a mend, through the running server.
+    Replay(ReplayArguments),
+    /// Bring the schema of every store up to date.
+    Migrate(ConfigArgument),
+    /// Apply the privacy rules to stored data (not in this version yet).
+    Prune(Later),
+    /// Write events to files (not in this version yet).
+    Export(Later),
+    /// Show or erase what is known about one person (not in this version yet).
+    Subject(Later),
+    /// Look for what commonly goes wrong (not in this version yet).
+    Doctor(Later),
+    /// Read the configuration again without a restart (not in this version yet).
+    Reload(Later),
+}
+
+/// Arguments of a command that is not in this version: taken, so that the answer is about the
+/// command and not about its arguments.
+#[derive(Debug, Clone, Args)]
+struct Later {
+    /// Not looked at.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<OsString>,
+}
+
+/// Runs the program with `args` (the first is its name); `env` is where the configuration's
+/// `${NAME}` are looked up.
+///
+/// # Errors
+/// What went wrong, for a person.
+pub fn run(
+    args: impl Iterator<Item = OsString>,
+    env: &BTreeMap<String, String>,
+) -> anyhow::Result<ExitCode> {
+    let arguments = match Arguments::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are "errors" too, printed to standard output with code 0.
+            error.print().context("printing the answer")?;
+            return Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)));
+        }
+    };
+    match arguments.command {
+        None if arguments.prune => later("pruning"),
+        None => {
+            app::serve(load(&arguments.config, env)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Check(at)) => check(&at.config, env),
+        Some(Command::Query(query)) => query::run(&query, env),
+        Some(Command::Import(import)) => import::run(&import, env),
+        Some(Command::Migrate(at)) => migrate(&at.config, env),
+        Some(Command::Replay(which)) => replay(&which, env),
+        Some(Command::Prune(_)) => later("pruning"),
+        Some(Command::Export(_)) => later("export"),
+        Some(Command::Subject(_)) => later("the subject command"),
+        Some(Command::Doctor(_)) => later("the doctor command"),
+        Some(Command::Reload(_)) => later("reloading; restart the server instead"),
+    }
+}
+
+fn later(what: &str) -> anyhow::Result<ExitCode> {
+    bail!("not in this version yet: {what}")
+}
+
+fn load(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<Loaded> {
+    Ok(Config::load(path, env)?)
+}
+
+/// The embedded store's settings: the one that questions go to.
+fn embedded(config: &Config) -> anyhow::Result<&DuckDbConfig> {
+    let first = config.backends.first();
+    first
+        .map(|BackendConfig::DuckDb(duckdb)| duckdb)
+        .context("Notify lists no embedded store that could be asked")
+}
+
+/// Where a running server answers its operator.
+fn socket(config: &Config) -> PathBuf {
+    config.server.data_directory.join("tracker.sock")
+}
+
+fn check(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
+    let Loaded { config, notes } = load(path, env)?;
+    for note in &notes {
+        println!("note: {note}");
+    }
+    let server = &config.server;
+    let address = |listen: Option<std::net::SocketAddr>| {
+        listen.map_or("off".to_owned(), |address| address.to_string())
+    };
+    println!("{}: ok", path.display());
+    println!("  http        {}", address(server.listen_http));
+    println!("  https       {}", address(server.listen_https));
+    println!("  data        {}", server.data_directory.display());
+    println!("  durability  {}", config.journal.durability.as_str());
+    for BackendConfig::DuckDb(duckdb) in &config.backends {
+        println!("  sink        {} ({})", duckdb.name, duckdb.path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn migrate(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
+    let Loaded { config, .. } = load(path, env)?;
+    for backend in &config.backends {
+        let crate::migrate::Report { name, from, to } = crate::migrate::migrate(backend)?;
+        println!("{name}: schema {from} -> {to}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the running server to put rows back; prints what it did.
+fn replay(arguments: &ReplayArguments, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
+    let config = load(&arguments.config, env)?.config;
+    let filters = [("sink", &arguments.sink), ("table", &arguments.table)];
+    let wish: serde_json::Map<_, _> = filters
+        .into_iter()
+        .filter_map(|(key, word)| Some((key.to_owned(), word.clone()?.into())))
+        .collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let done = runtime.block_on(ask(&socket(&config), "/replay", &wish.into()));
+    println!("{}", done.context("asking the running server")?);
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(args: &[&str]) -> anyhow::Result<ExitCode> {
+        let args = ["tracker"].iter().chain(args).map(OsString::from);
+        super::run(args, &BTreeMap::new())
+    }
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_without_a_command_is_served_and_config_json_is_the_default() {
+        let parse = |args: &[&str]| {
+            let args = ["tracker"].iter().chain(args);
+            Arguments::try_parse_from(args).unwrap()
+        };
+        assert_eq!(parse(&[]).config, Path::new("config.json"));
+        assert_eq!(parse(&["other.json"]).config, Path::new("other.json"));
+        let pruned = parse(&["--prune", "--logs-only", "other.json"]);
+        assert!(pruned.prune && pruned.logs_only);
+        assert!(Arguments::try_parse_from(["tracker", "--logs-only"]).is_err());
+    }
+
+    #[test]
+    fn commands_of_a_later_version_fail_and_say_so() {
+        for args in [
+            ["--prune", "config.json"].as_slice(),
+            &["--prune", "--logs-only", "config.json"],
+            &["prune", "--config", "x"],
+            &["export", "--to", "s3://bucket"],
+            &["subject", "erase", "someone"],
+            &["doctor"],
+            &["reload"],
+        ] {
+            let error = run(args).expect_err("fails");
+            assert!(error.to_string().starts_with("not in this version yet: "), "{args:?} {error}");
+        }
+    }
+
+    #[test]
+    fn checking_reads_the_file_and_names_every_mistake() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, r#"{"MaxConnection": 1, "Durability": "tape"}"#).unwrap();
+        let error = run(&["check", "--config", path.to_str().unwrap()]).expect_err("fails");
+        let text = error.to_string();
+        assert!(
+            text.contains("2 errors") && text.contains("did you mean MaxConnections?"),
+            "{text}"
+        );
+        std::fs::write(&path, "{}").unwrap();
+        run(&["check", "--config", path.to_str().unwrap()]).unwrap();
+    }
+}
