@@ -35,7 +35,7 @@ use crate::journal::{Journal, Position};
 use crate::tables;
 use crate::telemetry::{LOST_REASONS, Metrics};
 pub use cursor::highest_cursor;
-pub use replay::{RequeueError, Requeued, requeue};
+pub use replay::{ReplayError, Replayed, replay};
 use shipper::Shipper;
 use source::{Claims, Source};
 use status::Status;
