@@ -36,6 +36,8 @@ mod segment;
 mod shared;
 pub mod strict_fs;
 mod table;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fmt;
@@ -218,6 +220,11 @@ impl Journal {
     ) -> Result<(Self, Recovered), OpenError> {
         let folder = &config.directory;
         fs.create_folder(folder).map_err(OpenError::Io)?;
+        if let Some(parent) = folder.parent()
+            && let Err(error) = fs.sync_folder(parent)
+        {
+            tracing::warn!(%error, "cannot sync the folder above the journal's");
+        }
         let lock = fs.lock(&folder.join(LOCK_FILE)).map_err(OpenError::Io)?;
         let Some(lock) = lock else { return Err(OpenError::Locked(folder.clone())) };
         let recovery = recovery::recover(&*fs, folder).map_err(OpenError::Io)?;

@@ -23,6 +23,9 @@ use super::segment::{
 };
 use super::table::Table;
 
+/// Shortest file that is worth a segment: the smallest that the settings allow.
+const SPARE_BYTES_MIN: u64 = 2 * FIRST_FRAME;
+
 /// What stood in the folder.
 pub(super) struct Recovery<'a> {
     fs: &'a dyn Fs,
@@ -123,8 +126,7 @@ impl Recovery<'_> {
                 Parsed::Header(header) if header.is_spare() => {
                     self.table.epoch = self.table.epoch.max(header.epoch);
                     let Candidate { name, bytes, file, .. } = candidate;
-                    let is_blank = header.was_blank;
-                    self.table.spares.push_back(Spare { name, file, bytes, is_blank });
+                    self.add_spare(Spare { name, file, bytes, is_blank: header.was_blank });
                 }
                 Parsed::Header(header) => segments.push((header, candidate)),
                 Parsed::Damaged => {
@@ -187,6 +189,15 @@ impl Recovery<'_> {
         }
     }
 
+    /// Takes a file without data; one that was cut too short to be of use goes.
+    fn add_spare(&mut self, spare: Spare) {
+        if spare.bytes >= SPARE_BYTES_MIN {
+            self.table.spares.push_front(spare);
+        } else if let Err(error) = self.fs.remove(&self.folder.join(&spare.name)) {
+            tracing::warn!(name = spare.name, %error, "cannot remove a file without data");
+        }
+    }
+
     /// Leaves a file to a human.
     fn set_aside(&self, name: &str) {
         tracing::warn!(name, "set an unreadable segment aside");
@@ -222,7 +233,7 @@ impl Recovery<'_> {
             // Nothing was committed here. The next epoch is another one, so it can be used again.
             let Segment { name, bytes, .. } = newest;
             let is_blank = was_blank && torn == 0;
-            self.table.spares.push_front(Spare { name, file, bytes, is_blank });
+            self.add_spare(Spare { name, file, bytes, is_blank });
             return Ok(());
         }
         file.sync_data()?;

@@ -247,8 +247,7 @@ impl Writer {
     pub(super) fn begin_first(&mut self) -> Result<(), Loss> {
         let mut table = locked(&self.shared.table);
         let next = Position(table.durable.0 + 1);
-        let place = table.spares.iter().position(|spare| spare.bytes > FIRST_FRAME);
-        let spare = place.and_then(|at| table.spares.remove(at)).ok_or(Loss::Full)?;
+        let spare = table.spares.pop_front().ok_or(Loss::Full)?;
         drop(table);
         self.begin(spare, next)
     }
@@ -301,6 +300,10 @@ impl Writer {
     /// start has nothing to look for behind it.
     fn finish(&mut self) {
         let Some(active) = self.active.take() else { return };
+        if active.offset == FIRST_FRAME {
+            // Nothing is in it; the next start uses it again.
+            return;
+        }
         let cut = active.file.set_len(active.offset);
         if let Err(error) = cut.and_then(|()| active.file.sync_data()) {
             self.shared.note_error("cannot close a segment", &error);
