@@ -14,14 +14,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Position;
 use super::frame::{self, Found, Scanner, Stamp};
 use super::fs::{Entry, File, Fs, read_full};
 use super::segment::{
-    FIRST_FRAME, HEADER_BYTES, Header, Identity, Parsed, SUFFIX, SUFFIX_DAMAGED, SUFFIX_NEW,
-    Segment, Spare,
+    EPOCH_MAX, FIRST_FRAME, HEADER_BYTES, Header, Identity, Parsed, SUFFIX, SUFFIX_DAMAGED,
+    SUFFIX_NEW, Segment, Spare,
 };
 use super::table::Table;
+use super::{POSITION_MAX, Position};
 
 /// Shortest file that is worth a segment: the smallest that the settings allow.
 const SPARE_BYTES_MIN: u64 = 2 * FIRST_FRAME;
@@ -171,6 +171,9 @@ impl Recovery<'_> {
         let mut front = [0; frame::FRAME_HEADER_BYTES];
         read_full(&*candidate.file, &mut front, FIRST_FRAME).ok()?;
         let (epoch, base) = frame::place_at_front(&front);
+        if epoch > EPOCH_MAX || base > POSITION_MAX {
+            return None;
+        }
         let before = Position(base.0.checked_sub(1)?);
         let stamp = Stamp { key: self.identity.key(), epoch };
         let file = Arc::clone(&candidate.file);
@@ -226,7 +229,7 @@ impl Recovery<'_> {
             }
         };
         self.tail = self.tail.max(scanner.last());
-        let was_blank = self.was_blank(&*file);
+        let was_blank = was_blank(&*file);
         let torn = frame::torn_bytes(&file, stamp, end, newest.bytes, was_blank)?;
         self.torn_bytes += torn;
         if end == FIRST_FRAME {
@@ -246,10 +249,10 @@ impl Recovery<'_> {
         self.table.segments.push_back(sealed);
         Ok(())
     }
+}
 
-    fn was_blank(&self, file: &dyn File) -> bool {
-        let mut front = vec![0; HEADER_BYTES];
-        let _ = read_full(file, &mut front, 0);
-        matches!(Header::parse(&front), Parsed::Header(header) if header.was_blank)
-    }
+fn was_blank(file: &dyn File) -> bool {
+    let mut front = vec![0; HEADER_BYTES];
+    let is_read = read_full(file, &mut front, 0).is_ok();
+    is_read && matches!(Header::parse(&front), Parsed::Header(header) if header.was_blank)
 }

@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -76,6 +77,8 @@ struct Disk {
     names_durable: BTreeMap<PathBuf, u64>,
     names_waiting: Vec<Renaming>,
     locked: BTreeSet<PathBuf>,
+    /// Bytes of files that cannot be read.
+    unreadable: Vec<(u64, Range<u64>)>,
 }
 
 impl StrictFs {
@@ -96,6 +99,7 @@ impl StrictFs {
             names_durable: BTreeMap::new(),
             names_waiting: Vec::new(),
             locked: BTreeSet::new(),
+            unreadable: Vec::new(),
         };
         Self { disk: Arc::new(Mutex::new(disk)), boot: 0 }
     }
@@ -162,6 +166,17 @@ impl StrictFs {
         change(&mut inode.live);
         inode.durable.clone_from(&inode.live);
         inode.waiting.clear();
+        Ok(())
+    }
+
+    /// From now on these bytes of a file cannot be read: bad sectors.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn spoil(&self, path: &Path, bytes: Range<u64>) -> io::Result<()> {
+        let mut disk = self.disk();
+        let inode = disk.inode_of(path)?;
+        disk.unreadable.push((inode, bytes));
         Ok(())
     }
 
@@ -382,7 +397,7 @@ impl Fs for StrictFs {
         let disk = self.disk();
         disk.powered(self.boot)?;
         let inode = disk.inode_of(path)?;
-        Ok(Arc::new(StrictFile { fs: self.clone(), inode, boot: self.boot }))
+        Ok(Arc::new(StrictFile { fs: self.clone(), inode }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -393,7 +408,7 @@ impl Fs for StrictFs {
         }
         let inode = disk.new_inode();
         disk.rename(Renaming { gone: None, here: Some((path.to_owned(), inode)) });
-        Ok(Arc::new(StrictFile { fs: self.clone(), inode, boot: self.boot }))
+        Ok(Arc::new(StrictFile { fs: self.clone(), inode }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -451,25 +466,29 @@ impl Drop for StrictLock {
 struct StrictFile {
     fs: StrictFs,
     inode: u64,
-    boot: u64,
 }
 
 impl File for StrictFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let disk = self.fs.disk();
-        disk.powered(self.boot)?;
+        disk.powered(self.fs.boot)?;
         let file = disk.inodes.get(&self.inode).ok_or(io::ErrorKind::NotFound)?;
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let source = file.live.get(from..).unwrap_or_default();
         let count = source.len().min(buffer.len());
+        let end = offset + count as u64;
+        let mut bad = disk.unreadable.iter().filter(|(inode, _)| *inode == self.inode);
+        if bad.any(|(_, bytes)| bytes.start < end && offset < bytes.end) {
+            return Err(io::Error::other("a bad sector"));
+        }
         buffer.iter_mut().zip(source).for_each(|(target, byte)| *target = *byte);
         Ok(count)
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut disk = self.fs.disk();
-        disk.powered(self.boot)?;
-        let began = disk.begin(self.boot);
+        disk.powered(self.fs.boot)?;
+        let began = disk.begin(self.fs.boot);
         let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
         // A failed write leaves its beginning.
         let written = if began.is_ok() { bytes.len() } else { bytes.len() / 2 };
@@ -481,8 +500,8 @@ impl File for StrictFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.fs.disk();
-        disk.powered(self.boot)?;
-        let began = disk.begin(self.boot);
+        disk.powered(self.fs.boot)?;
+        let began = disk.begin(self.fs.boot);
         let done = disk.sync(self.inode, began);
         disk.finish();
         done
@@ -490,7 +509,7 @@ impl File for StrictFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let mut disk = self.fs.disk();
-        disk.begin(self.boot)?;
+        disk.begin(self.fs.boot)?;
         let len = usize::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let done = disk.change(self.inode, Change::Len(len));
         disk.finish();
@@ -499,7 +518,7 @@ impl File for StrictFile {
 
     fn bytes(&self) -> io::Result<u64> {
         let disk = self.fs.disk();
-        disk.powered(self.boot)?;
+        disk.powered(self.fs.boot)?;
         let file = disk.inodes.get(&self.inode).ok_or(io::ErrorKind::NotFound)?;
         Ok(file.live.len() as u64)
     }

@@ -89,13 +89,12 @@ impl Rig {
 
 /// Counts outcomes where a test can see them.
 fn settle(metrics: &Metrics, outcome: Result<(), &AppendError>) {
-    match outcome {
-        Ok(()) => metrics.events_stored.inc(),
-        Err(AppendError::Full) => {
-            metrics.events_rejected.with_label_values(&["journal_full"]).inc()
-        }
-        Err(_) => metrics.events_rejected.with_label_values(&["journal_failed"]).inc(),
-    }
+    let reason = match outcome {
+        Ok(()) => return metrics.events_stored.inc(),
+        Err(AppendError::Full) => "journal_full",
+        Err(_) => "journal_failed",
+    };
+    metrics.events_rejected.with_label_values(&[reason]).inc();
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
