@@ -24,15 +24,15 @@ use super::fs::{Entry, File, Fs, Lock, Space};
 /// A disk writes this much or nothing.
 const SECTOR_BYTES: usize = 512;
 
-/// How much of what was not synced survives a power cut.
+/// What becomes of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survival {
-    /// Nothing.
+    /// A power cut: it is lost.
     Nothing,
-    /// Each sector and each name by the throw of a coin.
+    /// A power cut: each sector and each name is kept or lost by the throw of a coin.
     Some,
-    /// Everything, as after a kill of the process alone.
-    Everything,
+    /// Only the process was killed: all can still be read, and lost by a power cut later.
+    Killed,
 }
 
 /// The file system as one process sees it, until the power goes. Clones are the same process.
@@ -139,8 +139,8 @@ impl StrictFs {
         self.disk().capacity = bytes;
     }
 
-    /// The power goes and comes back: what was not synced survives as `survival` says. All that was
-    /// opened before, this value included, only fails from now on; the one returned works.
+    /// The process ends, with or without a power cut, and another begins. All that was opened
+    /// before, this value included, only fails from now on; the one returned works.
     #[must_use]
     pub fn restart(&self, survival: Survival) -> Self {
         let mut disk = self.disk();
@@ -234,17 +234,23 @@ impl Disk {
         (mixed ^ (mixed >> 31)) & 1 == 1
     }
 
-    fn survives(&mut self, survival: Survival) -> bool {
+    fn restart(&mut self, survival: Survival) {
         match survival {
-            Survival::Nothing => false,
-            Survival::Some => self.coin(),
-            Survival::Everything => true,
+            Survival::Nothing => self.lose(|_| false),
+            Survival::Some => self.lose(Self::coin),
+            Survival::Killed => {}
         }
+        self.boot += 1;
+        self.powered = true;
+        self.power_cut_at = None;
+        self.failing.clear();
+        self.failing_all = None;
+        self.locked.clear();
     }
 
-    fn restart(&mut self, survival: Survival) {
+    fn lose(&mut self, survives: impl Fn(&mut Self) -> bool) {
         for change in std::mem::take(&mut self.names_waiting) {
-            if self.survives(survival) {
+            if survives(self) {
                 change.apply(&mut self.names_durable);
             }
         }
@@ -258,7 +264,7 @@ impl Disk {
             } else if let Some(inode) = inodes.get_mut(&id) {
                 for change in std::mem::take(&mut inode.waiting) {
                     for sector in Inode::sectors(&change) {
-                        if self.survives(survival) {
+                        if survives(self) {
                             Inode::apply(&mut inode.durable, &sector);
                         }
                     }
@@ -267,12 +273,6 @@ impl Disk {
             }
         }
         self.inodes = inodes;
-        self.boot += 1;
-        self.powered = true;
-        self.power_cut_at = None;
-        self.failing.clear();
-        self.failing_all = None;
-        self.locked.clear();
     }
 
     fn powered(&self, boot: u64) -> io::Result<()> {

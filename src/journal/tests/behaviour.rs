@@ -171,8 +171,7 @@ fn a_full_queue_says_busy_and_memory_takes_half() {
 
 #[test]
 fn what_the_operating_system_has_survives_a_kill_and_not_a_power_cut() {
-    for (survival, expected) in [(Survival::Everything, vec![1, 2, 3]), (Survival::Nothing, vec![])]
-    {
+    for (survival, expected) in [(Survival::Killed, vec![1, 2, 3]), (Survival::Nothing, vec![])] {
         let mut rig = Rig::new(9);
         rig.config.durability = Durability::Os;
         let (journal, _) = rig.open();

@@ -69,7 +69,7 @@ fn no_operation_is_one_after_which_a_power_cut_loses_what_was_stored() {
     let operations = whole.fs.operations();
     assert!(operations > 100, "{operations}");
     for operation in 1..=operations {
-        let kinds = [Survival::Nothing, Survival::Some, Survival::Some, Survival::Everything];
+        let kinds = [Survival::Nothing, Survival::Some, Survival::Some, Survival::Killed];
         for (kind, survival) in (0..).zip(kinds) {
             let mut rig = Rig::new(operation * 7 + kind);
             rig.fs.cut_power_at(operation);

@@ -289,7 +289,7 @@ fn frames_of_an_earlier_use_are_never_data() {
         store(&journal, id, 500);
     }
     let first = journal.first().0;
-    rig.restart(Survival::Everything);
+    rig.restart(Survival::Killed);
     let (journal, recovered) = rig.open();
     assert_eq!(recovered, Recovered { last: Position(110), torn_bytes: 0, corrupt_frames: 0 });
     let found = ids(&journal, 0);

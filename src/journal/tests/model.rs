@@ -31,7 +31,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let survival =
-        prop_oneof![Just(Survival::Nothing), Just(Survival::Some), Just(Survival::Everything)];
+        prop_oneof![Just(Survival::Nothing), Just(Survival::Some), Just(Survival::Killed)];
     prop_oneof![
         12 => (8_usize..6000).prop_map(|bytes| Step::Append { bytes }),
         4 => Just(Step::Commit),
