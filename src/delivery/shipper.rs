@@ -507,7 +507,8 @@ impl Running {
 
     fn read(&mut self) {
         if let Some(reader) = self.reader.take() {
-            self.reading.spawn(self.shipper.source.clone().read(reader));
+            self.reading
+                .spawn(self.shipper.source.clone().read(reader, self.shipper.bounds.read_bytes));
         }
     }
 

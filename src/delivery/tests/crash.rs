@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{ALL, EVEN, NODE, SEVENTH, event, limits};
+use super::{ALL, EVEN, NODE, SEVENTH, WIDE, event, limits};
 use crate::backends::Batch;
 use crate::delivery::batcher::{Batcher, Bounds, Taken};
 use crate::delivery::cursor::{Cursor, CursorFile, Found};
@@ -115,7 +115,7 @@ impl Life {
         let bounds = Bounds {
             memory: world.random.random_range(20_000..200_000),
             batch_rows: world.random.random_range(1..60),
-            batch_bytes: usize::MAX,
+            ..WIDE
         };
         let lanes = Batcher::new(tables, Position(world.head), bounds);
         Self { lanes, flights: vec![None, None, None], cursor, file, now: Instant::now() }
