@@ -9,7 +9,6 @@
 //! is cancel-safe: joining a task set, waiting for the journal, a moment, or a watch.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,9 +22,10 @@ use super::poison::{Parts, chain};
 use super::retry::Retry;
 use super::source::{Chunk, Source};
 use super::status::{SinkState, Status};
-use super::{CLOSE_TIME_MAX, Share};
+use super::{CLOSE_TIME_MAX, Cursors, Share};
 use crate::backends::Sink;
 use crate::breaker::Breaker;
+use crate::clock::Clock;
 use crate::config::LimitsByTable;
 use crate::journal::{Position, Reader};
 use crate::tables;
@@ -46,7 +46,7 @@ pub(super) struct Shipper {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) limits: LimitsByTable,
     pub(super) source: Source,
-    pub(super) cursors_directory: PathBuf,
+    pub(super) cursors: Cursors,
     pub(super) status: Arc<Status>,
     pub(super) low_water: Share,
     pub(super) bounds: Bounds,
@@ -58,10 +58,7 @@ type Stop = watch::Receiver<Option<Instant>>;
 impl Shipper {
     /// Ships until told to stop, then flushes until the deadline and closes the sink.
     pub(super) async fn run(self, mut stop: Stop) {
-        let opened = tokio::select! {
-            opened = self.open() => Some(opened),
-            _ = stop.wait_for(Option::is_some) => None,
-        };
+        let opened = self.open(&mut stop).await;
         let sink = Arc::clone(&self.sink);
         let clock = Arc::clone(&self.source.clock);
         let status = Arc::clone(&self.status);
@@ -77,34 +74,46 @@ impl Shipper {
         status.change(|seen| seen.state = SinkState::Stopped);
     }
 
-    /// Asks the store who it is, for as long as it takes, and opens its cursor.
-    async fn open(&self) -> (Cursor, CursorFile) {
+    /// Asks the store who it is, for as long as it takes, and opens its cursor. `None` when the
+    /// process stops before.
+    async fn open(&self, stop: &mut Stop) -> Option<(Cursor, CursorFile)> {
         let name = &*self.source.sink;
         let clock = &self.source.clock;
         self.source.metrics.sink_up.with_label_values(&[name]).set(0);
         let mut told = String::new();
         loop {
-            let message = match self.sink.identity().await {
-                Ok(identity) => match self.open_cursor(identity).await {
-                    Ok(opened) => return opened,
-                    Err(error) => format!("opening the cursor: {error}"),
+            let mut stopping = stop.clone();
+            let message = tokio::select! {
+                opened = self.try_open() => match opened {
+                    Ok(opened) => return Some(opened),
+                    Err(message) => message,
                 },
-                Err(error) => chain(&error),
+                () = deadline(&mut stopping, &**clock) => return None,
             };
             if told != message {
                 tracing::warn!(sink = name, error = message, "sink is not reached yet");
                 told.clone_from(&message);
             }
             self.status.change(|seen| seen.last_error = Some(message));
-            clock.sleep_until(clock.monotonic() + PAUSE).await;
+            tokio::select! {
+                () = clock.sleep_until(clock.monotonic() + PAUSE) => {}
+                _ = stop.wait_for(Option::is_some) => return None,
+            }
         }
     }
 
+    async fn try_open(&self) -> Result<(Cursor, CursorFile), String> {
+        let identity = self.sink.identity().await.map_err(|error| chain(&error))?;
+        let opened = self.open_cursor(identity).await;
+        opened.map_err(|error| format!("opening the cursor: {error}"))
+    }
+
     async fn open_cursor(&self, identity: String) -> io::Result<(Cursor, CursorFile)> {
-        let (directory, name) = (self.cursors_directory.clone(), self.source.sink.to_string());
-        let node = self.source.journal.node();
-        let opened = spawn_blocking(move || CursorFile::open(&directory, &name, &identity, &node));
-        let (file, mut cursor, found) = opened.await.map_err(io::Error::other)??;
+        let Cursors { fs, directory } = self.cursors.clone();
+        let (name, node) = (self.source.sink.to_string(), self.source.journal.node());
+        let open = move || CursorFile::open(&*fs, &directory, &name, &identity, &node);
+        let opened = spawn_blocking(open).await.map_err(io::Error::other)?;
+        let (file, mut cursor, found) = opened?;
         let sink = &*self.source.sink;
         match found {
             Found::Whole => {}
@@ -507,7 +516,8 @@ impl Running {
 
     fn read(&mut self) {
         if let Some(reader) = self.reader.take() {
-            self.reading.spawn(self.shipper.source.clone().read(reader));
+            self.reading
+                .spawn(self.shipper.source.clone().read(reader, self.shipper.bounds.read_bytes));
         }
     }
 
@@ -516,6 +526,10 @@ impl Running {
         self.reader = Some(reader);
         match chunk {
             Ok(chunk) => {
+                if chunk.read <= self.batcher.read() {
+                    // Nothing to be read though something is durable: a journal without a segment.
+                    self.read_at = now + PAUSE;
+                }
                 for (event, bytes) in &chunk.events {
                     self.batcher.push(event, *bytes, now);
                 }
@@ -619,6 +633,14 @@ impl Running {
         }
         self.report();
         self.shipper.source.metrics.sink_up.with_label_values(&[self.name()]).set(0);
+    }
+}
+
+/// Returns at the deadline of a stop, once there is one.
+async fn deadline(stop: &mut Stop, clock: &dyn Clock) {
+    let told = stop.wait_for(Option::is_some).await.ok().and_then(|deadline| *deadline);
+    if let Some(deadline) = told {
+        clock.sleep_until(deadline).await;
     }
 }
 
