@@ -21,7 +21,7 @@ fn small() -> Connection {
     connection
         .execute_batch(&format!(
             "create temp table told (
-                seq bigint, origin varchar, v varchar, at timestamp, ip varchar, url varchar,
+                seq bigint, origin varchar, v varchar, moment timestamp, ip varchar, url varchar,
                 last varchar, outcome varchar, is_new boolean, uid uuid, ref uuid, rcode varchar
             );
             insert into told values
@@ -38,7 +38,7 @@ fn small() -> Connection {
             )
             select
                 uuid(), 'n', seq, origin, ('00000000-0000-0000-0000-00000000000' || v)::uuid,
-                '{U}', at, at + interval 1 minute, ip, 'h' || ip, url, last, outcome, 'goal',
+                '{U}', moment, moment + interval 1 minute, ip, 'h' || ip, url, last, outcome, 'goal',
                 is_new, uid, ref, rcode, 'example.org', 'hh', 'bh', 'Firefox',
                 ('00000000-0000-0000-0000-00000000000' || seq)::uuid,
                 if(v = 'a', 'e', null), if(v = 'a', 'c', null), if(v = 'b', 'n', null),
