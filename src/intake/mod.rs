@@ -330,12 +330,12 @@ impl Intake {
             field: "event".to_owned(),
             message: error.to_string(),
         })?;
-        let length = record.len();
+        let max = self.preparer.event_bytes_max;
         self.journal.append(record, settle).map_err(|error| match error {
             AppendError::Busy => IntakeError::Busy,
             AppendError::Full => IntakeError::Full,
             AppendError::Failed => IntakeError::Failed,
-            AppendError::TooLarge(max) => IntakeError::TooLarge { length, max },
+            AppendError::TooLarge(length) => IntakeError::TooLarge { length, max },
         })
     }
 

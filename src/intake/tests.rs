@@ -479,6 +479,109 @@ fn a_text_is_cut_at_its_bound() {
     assert_eq!(track(&event).ename.as_ref().unwrap().len(), 8 << 10);
 }
 
+struct Running {
+    intake: Intake,
+    journal: Journal,
+    metrics: Arc<Metrics>,
+    _folder: tempfile::TempDir,
+}
+
+fn running(change: fn(&mut IntakeConfig)) -> Running {
+    let folder = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(crate::clock::SystemClock);
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let mut journal = crate::config::JournalConfig::new(folder.path().join("journal"));
+    journal.segment_bytes = 1 << 20;
+    let (journal, _) = Journal::open(
+        &journal,
+        crate::journal::Position(0),
+        Arc::new(crate::journal::RealFs),
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+    )
+    .unwrap();
+    let mut config = IntakeConfig::new(folder.path().join("keys"));
+    change(&mut config);
+    let geo = Arc::new(GeoDb::none());
+    let intake = Intake::open(&config, geo, journal.clone(), clock, Arc::clone(&metrics)).unwrap();
+    Running { intake, journal, metrics, _folder: folder }
+}
+
+impl Running {
+    /// Received, stored, quarantined, rejected, in flight.
+    fn counts(&self) -> (u64, u64, u64, u64, i64) {
+        let m = &self.metrics;
+        let in_flight = m.events_in_flight.get();
+        (
+            m.events_received.get(),
+            m.events_stored.get(),
+            m.events_quarantined.get(),
+            m.rejected(),
+            in_flight,
+        )
+    }
+
+    fn rejected(&self, reason: &str) -> u64 {
+        self.metrics.events_rejected.with_label_values(&[reason]).get()
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_event_is_durable_readable_and_counted_once() {
+    let running = running(|_| {});
+    let receipt = running.intake.accept(hit(facts(), json!({"eid": ID, "created": 1}))).unwrap();
+    assert_eq!(receipt.id.to_string(), ID);
+    assert!(receipt.cookie.is_some());
+    receipt.pending.durable().await.unwrap();
+    assert_eq!(running.counts(), (1, 1, 0, 0, 0));
+    assert_eq!(running.metrics.times_replaced.get(), 1);
+    let records = running.journal.reader(crate::journal::Position(0)).read(1 << 20).unwrap();
+    let stored = event::decode(&records[0].bytes).unwrap();
+    assert_eq!((records.len(), stored.id.to_string()), (1, ID.to_owned()));
+}
+
+#[tokio::test]
+async fn malformed_input_is_set_aside_with_its_reason_and_without_its_text() {
+    let running = running(|_| {});
+    let aside = running.intake.quarantine(&facts(), Reason::Malformed, "no JSON", b"{\"email\":");
+    aside.unwrap().pending.durable().await.unwrap();
+    assert_eq!(running.counts(), (1, 0, 1, 0, 0));
+    assert_eq!(running.metrics.quarantined.with_label_values(&["malformed"]).get(), 1);
+    let records = running.journal.reader(crate::journal::Position(0)).read(1 << 20).unwrap();
+    let Body::Quarantine(stored) = event::decode(&records[0].bytes).unwrap().body else { panic!() };
+    assert_eq!((stored.reason, &*stored.message, stored.length), (Reason::Malformed, "no JSON", 9));
+    assert_eq!(stored.raw, None);
+}
+
+#[tokio::test]
+async fn quarantine_keeps_four_kibibytes_where_the_operator_wants_them() {
+    let running = running(|config| config.quarantine_raw = true);
+    let event = running.intake.set_aside(&facts(), Reason::Invalid, "x", &[0xff; 9000]);
+    let Body::Quarantine(aside) = event.body else { panic!() };
+    assert_eq!(aside.length, 9000);
+    assert!(aside.raw.unwrap().len() <= RAW_BYTES_MAX);
+}
+
+#[tokio::test]
+async fn every_refusal_is_counted_with_its_reason() {
+    let running = running(|config| config.dnt_policy = DntPolicy::Drop);
+    let mut private = facts();
+    private.dnt = true;
+    let refused = running.intake.quarantine(&private, Reason::Malformed, "", b"");
+    assert!(matches!(refused, Err(IntakeError::Private)));
+    assert!(matches!(running.intake.accept(hit(private, json!({}))), Err(IntakeError::Private)));
+    let mut large = hit(facts(), json!({}));
+    large.length = usize::MAX;
+    assert!(running.intake.accept(large).is_err());
+    running.intake.refuse(Refusal::Malformed);
+    running.journal.close();
+    assert!(matches!(running.intake.accept(hit(facts(), json!({}))), Err(IntakeError::Failed)));
+    let counts =
+        ["privacy", "too_large", "malformed", "journal_failed"].map(|r| running.rejected(r));
+    assert_eq!(counts, [2, 1, 1, 1]);
+    assert_eq!(running.counts(), (5, 0, 0, 5, 0));
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
