@@ -24,6 +24,8 @@ use super::build::is_known;
 const NESTING_HARD_MAX: usize = 120;
 /// Nesting of the `User` header: it carries flat fields.
 const HEADER_NESTING_MAX: usize = 8;
+/// Fields for which room is made at once.
+const FIELDS_USUAL: usize = 48;
 /// Path pairs read from one request; more are ignored.
 const PAIRS_MAX: usize = 256;
 
@@ -65,116 +67,131 @@ pub fn fields(
     body: Option<Map<String, Value>>,
     ignore_query_key: Option<&str>,
 ) -> Map<String, Value> {
-    let mut fields = user_header(facts);
-    for (cookie, field) in [("vid", "vid"), ("ehash", "ehash"), ("sid", "sid")] {
-        if let Some(value) = facts.cookies.get(cookie) {
-            put(&mut fields, Cow::Borrowed(field), Value::String(decode(value)));
+    let query = query.filter(|_| facts.method == "GET");
+    // From the last source to the first, each filling what the later ones left: the largest, which
+    // is nearly always the body, then stays as it is.
+    let mut fields = query.map(|query| query_fields(query, ignore_query_key)).unwrap_or_default();
+    let body = body.map(said).unwrap_or_default();
+    if fields.is_empty() {
+        fields = body;
+    } else {
+        body.into_iter().for_each(|(name, value)| fill(&mut fields, name, value));
+    }
+    for (name, value) in said(path_fields(path_rest)) {
+        fill(&mut fields, name, value);
+    }
+    fill_cookies(&mut fields, facts);
+    for (name, value) in said(header_fields(facts)) {
+        fill(&mut fields, name, value);
+    }
+    let is_named = fields.get("ename").is_some_and(Value::is_string);
+    if !is_named && fields.get("content").is_some_and(Value::is_string) {
+        let content = fields.swap_remove("content").unwrap_or_default();
+        fields.insert("ename".to_owned(), content);
+    }
+    for name in ["ref", "xid"] {
+        let value = facts.cookies.get(name).map(|value| decode(value));
+        // The shipped snippet keeps the last address in its `ref` cookie; that is no id.
+        if let Some(value) = value.filter(|value| !value.contains("://")) {
+            fill(&mut fields, name.to_owned(), Value::String(value));
         }
     }
-    let flags = facts.cookies.get("CookieConsent").and_then(|text| text.trim().parse::<i64>().ok());
-    if let Some(flags) = flags {
-        put(&mut fields, Cow::Borrowed("cflags"), Value::from(flags));
-    }
-    let mut segments = path_rest.split('/').skip_while(|segment| segment.is_empty());
-    for _ in 0..PAIRS_MAX {
-        let (Some(key), Some(value)) = (segments.next(), segments.next()) else { break };
-        put(&mut fields, Cow::Owned(decode(key).to_lowercase()), Value::String(decode(value)));
-    }
-    for (key, value) in body.into_iter().flatten() {
-        put(&mut fields, Cow::Owned(key), value);
-    }
-    if facts.method == "GET"
-        && let Some(query) = query
-    {
-        put_query(&mut fields, query, ignore_query_key);
-    }
-    finish(&mut fields, facts);
     fields
 }
 
 /// The fields of the `User` header; anything but an object says nothing.
-fn user_header(facts: &RequestFacts) -> Map<String, Value> {
-    let mut fields = Map::new();
-    let Some(text) = facts.user.as_deref().filter(|text| !text.is_empty()) else { return fields };
-    if let Ok(Value::Object(object)) = parse_json(text.as_bytes(), HEADER_NESTING_MAX) {
-        for (key, value) in object {
-            put(&mut fields, Cow::Owned(key), value);
+fn header_fields(facts: &RequestFacts) -> Map<String, Value> {
+    let text = facts.user.as_deref().unwrap_or_default();
+    match parse_json(text.as_bytes(), HEADER_NESTING_MAX) {
+        Ok(Value::Object(object)) => object,
+        _ => Map::new(),
+    }
+}
+
+fn fill_cookies(fields: &mut Map<String, Value>, facts: &RequestFacts) {
+    for name in ["vid", "ehash", "sid"] {
+        if let Some(value) = facts.cookies.get(name) {
+            fill(fields, name.to_owned(), Value::String(decode(value)));
         }
     }
-    fields
+    let flags = facts.cookies.get("CookieConsent").and_then(|text| text.trim().parse::<i64>().ok());
+    if let Some(flags) = flags {
+        fill(fields, "cflags".to_owned(), Value::from(flags));
+    }
+}
+
+/// Pairs of path segments, keys in lower case; the last of a key wins, a dangling key is ignored.
+fn path_fields(path_rest: &str) -> Map<String, Value> {
+    let mut segments = path_rest.split('/').skip_while(|segment| segment.is_empty());
+    let mut pairs = Map::new();
+    for _ in 0..PAIRS_MAX {
+        let (Some(key), Some(value)) = (segments.next(), segments.next()) else { break };
+        pairs.insert(decode(key).to_lowercase(), Value::String(decode(value)));
+    }
+    pairs
 }
 
 /// The query's pairs, the first of each key, with every `utm_` taken out of the key.
-fn put_query(fields: &mut Map<String, Value>, query: &str, ignore_key: Option<&str>) {
+fn query_fields(query: &str, ignore_key: Option<&str>) -> Map<String, Value> {
     let pairs = || url::form_urlencoded::parse(query.as_bytes());
+    let mut first = Map::new();
     if let Some(ignore) = ignore_key.filter(|key| !key.is_empty())
         && pairs().any(|(key, _)| key == ignore)
     {
-        return;
+        return first;
     }
-    let mut seen = Map::new();
     for (key, value) in pairs() {
         let key = without_utm(key);
-        if !seen.contains_key(&*key) {
-            seen.insert(key.into_owned(), Value::String(clean(value)));
+        if !first.contains_key(&*key) {
+            first.insert(key.into_owned(), Value::String(clean(value)));
         }
     }
-    for (key, value) in seen {
-        put(fields, Cow::Owned(key), value);
+    said(first)
+}
+
+/// One source with the names its fields are known by, and without what says nothing. A source that
+/// is so already, as programs write it, is not touched.
+fn said(source: Map<String, Value>) -> Map<String, Value> {
+    let is_canonical = |name: &str| {
+        !name.starts_with("utm_") && !name.bytes().any(|byte| byte.is_ascii_uppercase())
+    };
+    if source.iter().all(|(name, value)| is_canonical(name) && says(name, value)) {
+        return source;
+    }
+    let named = source.into_iter().map(|(name, value)| (canonical(name), value));
+    named.filter(|(name, value)| says(name, value)).collect()
+}
+
+/// Whether a value says anything: `null` does not, nor does an empty id.
+fn says(name: &str, value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) if text.trim().is_empty() => {
+            !matches!(name, "" | "vid" | "sid" | "uid" | "eid" | "ehash" | "oid")
+        }
+        _ => !name.is_empty(),
     }
 }
 
-/// What holds for every source: the alias of `content`, and the cookies that come last.
-fn finish(fields: &mut Map<String, Value>, facts: &RequestFacts) {
-    let named = fields.get("ename").is_some_and(Value::is_string);
-    if !named && fields.get("content").is_some_and(Value::is_string) {
-        let content = fields.shift_remove("content").unwrap_or_default();
-        fields.insert("ename".to_owned(), content);
-    }
-    for name in ["ref", "xid"] {
-        let Some(value) = facts.cookies.get(name).map(|value| decode(value)) else { continue };
-        // The shipped snippet keeps the last address in its `ref` cookie; that is no id.
-        if !value.contains("://") && !fields.contains_key(name) {
-            put(fields, Cow::Borrowed(name), Value::String(value));
+/// Sets a field that no later source has set; objects of one name are merged one level deep.
+fn fill(fields: &mut Map<String, Value>, name: String, value: Value) {
+    match (fields.get_mut(&name), value) {
+        (None, value) if says(&name, &value) => drop(fields.insert(name, value)),
+        (Some(Value::Object(later)), Value::Object(earlier)) => {
+            for (name, value) in earlier {
+                later.entry(name).or_insert(value);
+            }
         }
-    }
-}
-
-/// Sets one field. `null` and empty ids say nothing; objects of one name are merged one level deep.
-fn put(fields: &mut Map<String, Value>, name: Cow<'_, str>, value: Value) {
-    if name.is_empty() || value.is_null() {
-        return;
-    }
-    let name = canonical(name);
-    let is_empty = value.as_str().is_some_and(|text| text.trim().is_empty());
-    if is_empty && matches!(&*name, "vid" | "sid" | "uid" | "eid" | "ehash" | "oid") {
-        return;
-    }
-    if let Value::Object(new) = value {
-        if let Some(Value::Object(old)) = fields.get_mut(&*name) {
-            old.extend(new);
-        } else {
-            fields.insert(name.into_owned(), Value::Object(new));
-        }
-    } else {
-        fields.insert(name.into_owned(), value);
+        _ => {}
     }
 }
 
 /// The name a field is known by: lower case and without `utm_` where that is a known field.
-fn canonical(name: Cow<'_, str>) -> Cow<'_, str> {
-    let folded = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(&*name)
-    };
-    let bare = folded.strip_prefix("utm_").unwrap_or(&folded);
-    let is_campaign = matches!(bare, "source" | "medium" | "campaign" | "content" | "term");
-    if bare.len() < folded.len() && is_campaign {
-        return Cow::Owned(bare.to_owned());
-    }
-    match folded {
-        Cow::Owned(folded) if is_known(&folded) => Cow::Owned(folded),
+fn canonical(name: String) -> String {
+    let folded = name.to_ascii_lowercase();
+    match folded.strip_prefix("utm_") {
+        Some(bare @ ("source" | "medium" | "campaign" | "content" | "term")) => bare.to_owned(),
+        _ if is_known(&folded) => folded,
         _ => name,
     }
 }
@@ -280,7 +297,8 @@ impl<'de> Visitor<'de> for Tree<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let inside = self.inside::<A::Error>()?;
-        let mut object = Map::new();
+        // The top level of an event has some dozens of fields; what is inside has few.
+        let mut object = Map::with_capacity(if self.root.is_some() { FIELDS_USUAL } else { 0 });
         while let Some(key) = map.next_key::<String>()? {
             let key = clean(Cow::Owned(key));
             match map.next_value_seed(inside) {
@@ -294,5 +312,130 @@ impl<'de> Visitor<'de> for Tree<'_> {
             }
         }
         Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::facts;
+    use super::*;
+    use serde_json::json;
+
+    fn object(value: Value) -> Map<String, Value> {
+        match value {
+            Value::Object(object) => object,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn hostile_json_is_an_error_with_a_place_and_never_a_panic() {
+        let deep = "[".repeat(10_000);
+        let deep_in_field = format!("{{\"a\":1,\"b\":{}", "{\"x\":".repeat(200));
+        for (text, field, message) in [
+            (deep.as_str(), None, "nested too deep at line 1 column 65"),
+            (deep_in_field.as_str(), Some("b"), "nested too deep"),
+            ("{\"a\":1e999}", Some("a"), "number out of range at line 1 column 10"),
+            ("{\"a\":\"\\ud800\"}", Some("a"), "unexpected end of hex escape"),
+            ("", None, "EOF while parsing a value"),
+            ("{\"a\":1} x", None, "trailing characters"),
+            ("{a:1}", None, "key must be a string"),
+            ("nuul", None, "expected ident"),
+        ] {
+            let error = parse_json(text.as_bytes(), 64).unwrap_err();
+            assert_eq!(error.field.as_deref(), field, "{error}");
+            assert!(error.message.starts_with(message), "{error}");
+        }
+        let error = parse_json(b"{\"a\":\"\xff\"}", 64).unwrap_err();
+        assert!(error.message.starts_with("invalid unicode code point"), "{error}");
+    }
+
+    #[test]
+    fn a_setting_above_the_stack_does_not_move_the_bound() {
+        let text = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+        assert!(parse_json(text.as_bytes(), usize::MAX).is_err());
+        let text = format!("{}{}", "[".repeat(64), "]".repeat(64));
+        assert!(parse_json(text.as_bytes(), 64).is_ok());
+        assert!(parse_json(text.as_bytes(), 63).is_err());
+    }
+
+    #[test]
+    fn json_is_read_with_the_last_of_equal_keys_and_without_nul() {
+        let text = b"\xef\xbb\xbf {\"a\":1,\"a\":2,\"b\\u0000c\":\"x\\u0000y\",\"n\":18446744073709551616}";
+        let expect = json!({"a": 2, "bc": "xy", "n": 18_446_744_073_709_551_616_f64});
+        assert_eq!(parse_json(text, 64).unwrap(), expect);
+    }
+
+    #[test]
+    fn later_sources_win_in_the_order_of_the_contract() {
+        let mut facts = facts();
+        facts.user = Some(r#"{"vid":"header","A":"header","b":"header","uid":"u"}"#.to_owned());
+        facts.cookies.insert("vid".to_owned(), "cookie".to_owned());
+        facts.cookies.insert("CookieConsent".to_owned(), "4096".to_owned());
+        facts.cookies.insert("jwt".to_owned(), "never".to_owned());
+        facts.cookies.insert("xid".to_owned(), "late".to_owned());
+        facts.cookies.insert("ref".to_owned(), "https://example.com/".to_owned());
+        let body = object(json!({"b": "body", "c": "body", "sid": "", "uid": null}));
+        facts.method = "GET".to_owned();
+        let query = "c=query&C2=Kept&d=1&d=2&Utm_Source=News&utm_id=7";
+        let got = fields(&facts, "/ROCK/ON/b/path/odd", Some(query), Some(body), None);
+        let expect = json!({
+            "vid": "cookie", "A": "header", "b": "body", "uid": "u", "cflags": 4096,
+            "rock": "ON", "c": "query", "C2": "Kept", "d": "1", "source": "News", "id": "7",
+            "xid": "late",
+        });
+        assert_eq!(Value::Object(got), expect);
+    }
+
+    #[test]
+    fn the_query_of_a_post_and_of_an_ignored_key_is_not_read() {
+        let mut facts = facts();
+        facts.method = "POST".to_owned();
+        assert_eq!(fields(&facts, "", Some("a=1"), None, None), Map::new());
+        facts.method = "GET".to_owned();
+        assert_eq!(fields(&facts, "", Some("a=1&igqp"), None, Some("igqp")), Map::new());
+        assert_eq!(fields(&facts, "", Some("a=1&IGQP"), None, Some("igqp")).len(), 2);
+    }
+
+    #[test]
+    fn a_user_header_that_is_no_object_says_nothing() {
+        for text in ["null", "[1]", "3", "\"a\"", "{", "", "{\"vid\":null}"] {
+            let mut facts = facts();
+            facts.user = Some(text.to_owned());
+            assert_eq!(
+                fields(&facts, "a/b", None, None, None),
+                object(json!({"a": "b"})),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn content_names_an_event_that_has_no_name() {
+        let facts = facts();
+        let read = |body| Value::Object(fields(&facts, "", None, Some(object(body)), None));
+        assert_eq!(read(json!({"content": "Hero"})), json!({"ename": "Hero"}));
+        assert_eq!(
+            read(json!({"content": "Hero", "ename": "view"})),
+            json!({"content": "Hero", "ename": "view"})
+        );
+        assert_eq!(read(json!({"utm_content": "Hero"})), json!({"ename": "Hero"}));
+    }
+
+    #[test]
+    fn known_names_are_read_in_any_case_and_values_of_paths_are_decoded_once() {
+        let facts = facts();
+        let body = object(json!({"EName": "View", "MyField": 5}));
+        let got = fields(&facts, "url/https%3A%2F%2Fa.com%2Fx%2525", None, Some(body), None);
+        let expect = json!({"url": "https://a.com/x%25", "ename": "View", "MyField": 5});
+        assert_eq!(Value::Object(got), expect);
+    }
+
+    #[test]
+    fn a_key_made_of_prefixes_is_read_in_one_pass() {
+        assert_eq!(without_utm("utm_UTM_a".into()), "a");
+        assert_eq!(without_utm("uutm_tm_a".into()), "utm_a");
+        assert_eq!(without_utm("ü_utm_ü".into()), "ü_ü");
+        assert_eq!(without_utm(Cow::Owned("utm_".repeat(10_000))), "");
     }
 }

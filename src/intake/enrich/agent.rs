@@ -90,7 +90,7 @@ impl Agents {
         drop(handle.map(JoinHandle::join));
     }
 
-    /// What `agent` says; remembered without hashes only when asked through [`Agents::apply`].
+    /// What `agent` says, family and device included once the expressions are compiled.
     pub fn classify(&self, agent: &str) -> Known {
         let (verdict, reason) = bots::of_agent(agent);
         let mut known = Known { class: class(agent), verdict, reason, ..Known::default() };
@@ -239,7 +239,7 @@ mod tests {
             ),
             (
                 "Mozilla/5.0 (Linux; Android 13; SM-X906C) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36",
-                Some("Chrome Mobile"),
+                Some("Chrome"),
                 Some("Android"),
                 Some("Samsung SM-X906C"),
                 Some("tablet"),
