@@ -7,8 +7,7 @@ use thiserror::Error;
 
 use super::answer;
 use super::batch::SplitError;
-use crate::intake::IntakeError;
-use crate::intake::hit::ParseError;
+use crate::intake::{IntakeError, ParseError};
 use crate::journal::AppendError;
 
 /// Seconds after which a refused sender should try again. Short: a full queue drains in

@@ -20,7 +20,7 @@ use super::error::{ApiError, Detail, RETRY_SECONDS};
 use super::state::Shared;
 use super::{answer, body, cookie, facts};
 use crate::event::{EventId, Origin, Reason};
-use crate::intake::{Hit, IntakeError, Receipt, RequestFacts, VisitorCookie, hit};
+use crate::intake::{self, Hit, IntakeError, Receipt, Refusal, RequestFacts, VisitorCookie};
 use crate::journal::Pending;
 
 const ACK: HeaderName = HeaderName::from_static("x-ack");
@@ -188,7 +188,7 @@ impl Taker {
 
     /// The fields of one event; `null` says nothing, other values than objects are none.
     fn parse(&self, bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
-        match hit::parse_json(bytes, self.shared.app.reading.nesting_max)? {
+        match intake::parse_json(bytes, self.shared.app.reading.nesting_max)? {
             Value::Object(fields) => Ok(fields),
             Value::Null => Ok(Map::new()),
             other => Err(ApiError::Malformed {
@@ -205,7 +205,7 @@ impl Taker {
         length: usize,
     ) -> Result<Taken, ApiError> {
         let ignore = self.shared.app.reading.ignore_query_key.as_deref();
-        let fields = hit::fields(&self.facts, &self.rest, query, body, ignore);
+        let fields = intake::fields(&self.facts, &self.rest, query, body, ignore);
         let hit = Hit { origin: self.origin, facts: Arc::clone(&self.facts), fields, length };
         match self.shared.app.intake.accept(hit) {
             Ok(Receipt { id, pending, cookie }) => Ok(Taken { id, pending: Some(pending), cookie }),
@@ -224,15 +224,13 @@ impl Taker {
             self.set_aside(&error, body);
             return error;
         }
-        let reason = match &error {
-            ApiError::Malformed { .. } | ApiError::Encoding(_) | ApiError::Broken => "malformed",
-            ApiError::TooLarge(_) => "too_large",
-            ApiError::Busy => "overloaded",
+        let refusal = match &error {
+            ApiError::Malformed { .. } | ApiError::Encoding(_) => Refusal::Malformed,
+            ApiError::TooLarge(_) => Refusal::TooLarge,
+            // Nothing arrived that could be called an event.
             _ => return error,
         };
-        let metrics = &self.shared.app.metrics;
-        metrics.events_received.inc();
-        metrics.events_rejected.with_label_values(&[reason]).inc();
+        self.shared.app.intake.refuse(refusal);
         error
     }
 

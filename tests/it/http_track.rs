@@ -32,7 +32,7 @@ async fn a_documented_post_is_stored_and_answered_with_nothing() {
     assert_eq!(served.names(), ["page_view", "page_view"]);
     let event = served.events().remove(0);
     assert_eq!(event.origin, Origin::Client);
-    assert_eq!(event.who.visitor.unwrap().to_string(), VID);
+    assert_eq!(event.who.vid.unwrap().to_string(), VID);
     served.balance();
 }
 
@@ -45,7 +45,7 @@ async fn a_documented_get_takes_path_pairs_and_query() {
     let event = served.events().remove(0);
     let Body::Track(track) = event.body else { panic!("not tracked") };
     assert_eq!((track.ename.as_deref(), track.etyp.as_deref()), (Some("page_view"), Some("view")));
-    assert_eq!(event.who.visitor.unwrap().to_string(), VID);
+    assert_eq!(event.who.vid.unwrap().to_string(), VID);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,7 +227,7 @@ async fn only_clients_get_the_visitor_cookie_with_the_flags_of_their_transport()
     };
     let plain = cookie(served.url("/tr/v1/tr"), &[]).await.unwrap();
     let id = plain.strip_prefix("vid=").unwrap().split(';').next().unwrap();
-    assert_eq!(served.events()[0].who.visitor.unwrap().to_string(), id);
+    assert_eq!(served.events()[0].who.vid.unwrap().to_string(), id);
     assert_eq!(plain, format!("vid={id}; Path=/; Max-Age=34560000; HttpOnly; SameSite=Lax"));
     let tls = cookie(served.tls_url("/tr/v1/tr"), &[]).await.unwrap();
     assert!(tls.ends_with("; HttpOnly; SameSite=Lax; Secure"), "{tls}");
