@@ -296,3 +296,128 @@ impl<'de> Visitor<'de> for Tree<'_> {
         Ok(Value::Object(object))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::facts;
+    use super::*;
+    use serde_json::json;
+
+    fn object(value: Value) -> Map<String, Value> {
+        match value {
+            Value::Object(object) => object,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn hostile_json_is_an_error_with_a_place_and_never_a_panic() {
+        let deep = "[".repeat(10_000);
+        let deep_in_field = format!("{{\"a\":1,\"b\":{}", "{\"x\":".repeat(200));
+        for (text, field, message) in [
+            (deep.as_str(), None, "nested too deep at line 1 column 65"),
+            (deep_in_field.as_str(), Some("b"), "nested too deep"),
+            ("{\"a\":1e999}", Some("a"), "number out of range at line 1 column 10"),
+            ("{\"a\":\"\\ud800\"}", Some("a"), "unexpected end of hex escape"),
+            ("", None, "EOF while parsing a value"),
+            ("{\"a\":1} x", None, "trailing characters"),
+            ("{a:1}", None, "key must be a string"),
+            ("nuul", None, "expected ident"),
+        ] {
+            let error = parse_json(text.as_bytes(), 64).unwrap_err();
+            assert_eq!(error.field.as_deref(), field, "{error}");
+            assert!(error.message.starts_with(message), "{error}");
+        }
+        let error = parse_json(b"{\"a\":\"\xff\"}", 64).unwrap_err();
+        assert!(error.message.starts_with("invalid unicode code point"), "{error}");
+    }
+
+    #[test]
+    fn a_setting_above_the_stack_does_not_move_the_bound() {
+        let text = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+        assert!(parse_json(text.as_bytes(), usize::MAX).is_err());
+        let text = format!("{}{}", "[".repeat(64), "]".repeat(64));
+        assert!(parse_json(text.as_bytes(), 64).is_ok());
+        assert!(parse_json(text.as_bytes(), 63).is_err());
+    }
+
+    #[test]
+    fn json_is_read_with_the_last_of_equal_keys_and_without_nul() {
+        let text = b"\xef\xbb\xbf {\"a\":1,\"a\":2,\"b\\u0000c\":\"x\\u0000y\",\"n\":18446744073709551616}";
+        let expect = json!({"a": 2, "bc": "xy", "n": 18_446_744_073_709_551_616_f64});
+        assert_eq!(parse_json(text, 64).unwrap(), expect);
+    }
+
+    #[test]
+    fn later_sources_win_in_the_order_of_the_contract() {
+        let mut facts = facts();
+        facts.user = Some(r#"{"vid":"header","A":"header","b":"header","uid":"u"}"#.to_owned());
+        facts.cookies.insert("vid".to_owned(), "cookie".to_owned());
+        facts.cookies.insert("CookieConsent".to_owned(), "4096".to_owned());
+        facts.cookies.insert("jwt".to_owned(), "never".to_owned());
+        facts.cookies.insert("xid".to_owned(), "late".to_owned());
+        facts.cookies.insert("ref".to_owned(), "https://example.com/".to_owned());
+        let body = object(json!({"b": "body", "c": "body", "sid": "", "uid": null}));
+        facts.method = "GET".to_owned();
+        let query = "c=query&C2=Kept&d=1&d=2&Utm_Source=News&utm_id=7";
+        let got = fields(&facts, "/ROCK/ON/b/path/odd", Some(query), Some(body), None);
+        let expect = json!({
+            "vid": "cookie", "A": "header", "b": "body", "uid": "u", "cflags": 4096,
+            "rock": "ON", "c": "query", "C2": "Kept", "d": "1", "source": "News", "id": "7",
+            "xid": "late",
+        });
+        assert_eq!(Value::Object(got), expect);
+    }
+
+    #[test]
+    fn the_query_of_a_post_and_of_an_ignored_key_is_not_read() {
+        let mut facts = facts();
+        facts.method = "POST".to_owned();
+        assert_eq!(fields(&facts, "", Some("a=1"), None, None), Map::new());
+        facts.method = "GET".to_owned();
+        assert_eq!(fields(&facts, "", Some("a=1&igqp"), None, Some("igqp")), Map::new());
+        assert_eq!(fields(&facts, "", Some("a=1&IGQP"), None, Some("igqp")).len(), 2);
+    }
+
+    #[test]
+    fn a_user_header_that_is_no_object_says_nothing() {
+        for text in ["null", "[1]", "3", "\"a\"", "{", "", "{\"vid\":null}"] {
+            let mut facts = facts();
+            facts.user = Some(text.to_owned());
+            assert_eq!(
+                fields(&facts, "a/b", None, None, None),
+                object(json!({"a": "b"})),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn content_names_an_event_that_has_no_name() {
+        let facts = facts();
+        let read = |body| Value::Object(fields(&facts, "", None, Some(object(body)), None));
+        assert_eq!(read(json!({"content": "Hero"})), json!({"ename": "Hero"}));
+        assert_eq!(
+            read(json!({"content": "Hero", "ename": "view"})),
+            json!({"content": "Hero", "ename": "view"})
+        );
+        assert_eq!(read(json!({"utm_content": "Hero"})), json!({"ename": "Hero"}));
+    }
+
+    #[test]
+    fn known_names_are_read_in_any_case_and_values_of_paths_are_decoded_once() {
+        let facts = facts();
+        let body = object(json!({"EName": "View", "MyField": 5}));
+        let got = fields(&facts, "url/https%3A%2F%2Fa.com%2Fx%2525", None, Some(body), None);
+        let expect = json!({"url": "https://a.com/x%25", "ename": "View", "MyField": 5});
+        assert_eq!(Value::Object(got), expect);
+    }
+
+    #[test]
+    fn a_key_made_of_prefixes_is_read_in_one_pass() {
+        assert_eq!(without_utm("utm_UTM_a".into()), "a");
+        assert_eq!(without_utm("uutm_tm_a".into()), "utm_a");
+        assert_eq!(without_utm("ü_utm_ü".into()), "ü_ü");
+        assert_eq!(without_utm(Cow::Owned("utm_".repeat(10_000))), "");
+    }
+}

@@ -1,1 +1,551 @@
+use std::sync::OnceLock;
 
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::config::{DntPolicy, HashMode};
+use crate::event::{Track, Verdict};
+
+pub(super) const CHROME: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 \
+                                 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36";
+const ID: &str = "14fb0860-b4bf-11e9-8971-7b80435315ac";
+
+/// Facts of an ordinary browser's request.
+pub(super) fn facts() -> RequestFacts {
+    RequestFacts {
+        received_at: DateTime::from_timestamp_millis(1_790_000_000_000).unwrap(),
+        ip: "203.0.113.77".parse().unwrap(),
+        trusted: false,
+        route: "tr",
+        method: "POST".to_owned(),
+        http2: true,
+        host: "t.example.com".to_owned(),
+        uri: "/tr/v1/tr/".to_owned(),
+        header_names: ["User-Agent", "Accept", "Accept-Language"].map(str::to_owned).to_vec(),
+        user_agent: Some(CHROME.to_owned()),
+        language: Some("en-US,en;q=0.9".to_owned()),
+        referer: None,
+        user: None,
+        cookies: BTreeMap::new(),
+        gpc: false,
+        dnt: false,
+        hints: BTreeMap::from([("accept-encoding", "gzip, br".to_owned())]),
+    }
+}
+
+fn config() -> IntakeConfig {
+    IntakeConfig::new("unused".into())
+}
+
+fn agents() -> Agents {
+    static AGENTS: OnceLock<Agents> = OnceLock::new();
+    AGENTS.get_or_init(Agents::start).clone()
+}
+
+fn preparer(config: &IntakeConfig) -> Preparer {
+    let keys = Keys::from_bytes([7; 32], config.hash_mode, &config.prefix_private_hash);
+    Preparer::new(config, keys, Arc::new(GeoDb::none()), agents()).unwrap()
+}
+
+fn hit(facts: RequestFacts, fields: Value) -> Hit {
+    let Value::Object(fields) = fields else { panic!("{fields}") };
+    Hit { origin: Origin::Client, facts: Arc::new(facts), fields, length: 100 }
+}
+
+fn event(facts: RequestFacts, fields: Value) -> Event {
+    preparer(&config()).prepare(hit(facts, fields)).unwrap().event
+}
+
+fn track(event: &Event) -> &Track {
+    match &event.body {
+        Body::Track(track) => track,
+        Body::Quarantine(_) => panic!("quarantine"),
+    }
+}
+
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+fn encoded(event: &Event) -> String {
+    String::from_utf8(event::encode(event).unwrap()).unwrap()
+}
+
+#[test]
+fn every_field_has_its_column_and_the_rest_is_kept_with_case_and_type() {
+    let fields = r##"{
+        "eid": "#", "vid": "#", "sid": "#", "uid": "#", "oid": "#", "org": "Org", "auth_id": "#", "did": "#",
+        "ename": "Page_View", "etyp": "View", "outcome": "Won", "score": "1.5", "sink": "Cart",
+        "relation": "Order", "rid": "#", "invoice_id": "#", "targets": "{\"a\":[\"b\"]}", "seq": 4,
+        "url": "https://Shop.example/P?q=1", "last": "https://Other.example/L#x", "app": "App",
+        "rel": 1, "ptyp": "Home", "ver": "3", "w": 1280, "h": "720", "duration": 1500.0,
+        "source": "News", "medium": "E-Mail", "campaign": "Spring", "content": "Top", "term": "Shoe",
+        "aff": "Aff", "rcode": "RC", "ref": "#", "xid": "X", "split": "A", "arm_id": "Arm", "mcid": "Mc",
+        "os": "macOS", "device": "Desktop", "country": "de", "region": "Bayern", "city": "MÜNCHEN",
+        "zip": 80331, "lat": 48.1, "lon": "11.5", "tz": "Europe/Berlin", "cflags": 4096,
+        "ehash": "E", "chash": "C", "uhash": "U", "gaid": "G", "idfa": "I", "msid": "M", "fbid": "F",
+        "MyField": 5, "tags": ["A"], "params": {"Nested": {"Deep": true}, "url": "copy"}
+    }"##;
+    let fields = parse_json(fields.replace("\"#\"", &format!("\"{ID}\"")).as_bytes(), 64).unwrap();
+    let event = event(facts(), fields);
+    let id = ID.parse().unwrap();
+    assert_eq!(event.id.to_string(), ID);
+    assert_eq!(event.who.vid.unwrap().to_string(), ID);
+    assert!(!event.who.is_new);
+    for found in [
+        event.who.sid.map(|id| id.uuid()),
+        event.who.uid.map(|id| id.uuid()),
+        event.who.oid.map(|id| id.uuid()),
+        event.who.auth_id.map(|id| id.uuid()),
+        event.who.device_id.map(|id| id.uuid()),
+        event.campaign.referral.map(|id| id.uuid()),
+        track(&event).rid.map(|id| id.uuid()),
+        track(&event).invoice_id.map(|id| id.uuid()),
+    ] {
+        assert_eq!(found, Some(id));
+    }
+    let track = track(&event);
+    assert_eq!(
+        [&track.ename, &track.etyp, &track.outcome, &track.sink, &track.relation],
+        [&text("page_view"), &text("view"), &text("won"), &text("cart"), &text("order")]
+    );
+    assert_eq!((track.score, track.seq), (Some(1.5), Some(4)));
+    assert_eq!(Value::Object(track.targets.clone()), json!({"a": ["b"]}));
+    let page = &event.page;
+    assert_eq!(page.url, text("https://shop.example/P"));
+    assert_eq!(page.last, text("https://other.example/L"));
+    assert_eq!([&page.app, &page.rel, &page.ptyp], [&text("App"), &text("1"), &text("home")]);
+    assert_eq!((page.ver, page.vp_w, page.vp_h), (Some(3), Some(1280), Some(720)));
+    assert_eq!(page.duration, Some(1500));
+    let c = &event.campaign;
+    assert_eq!(
+        [&c.source, &c.medium, &c.campaign, &c.content, &c.term],
+        [&text("news"), &text("e-mail"), &text("spring"), &text("top"), &text("shoe")]
+    );
+    assert_eq!(
+        [&c.aff, &c.rcode, &c.xid, &c.split],
+        [&text("Aff"), &text("RC"), &text("X"), &text("A")]
+    );
+    assert_eq!([&c.arm_id, &c.mcid], [&text("Arm"), &text("Mc")]);
+    assert_eq!([&event.agent.os, &event.agent.device], [&text("macOS"), &text("Desktop")]);
+    let place = &event.place;
+    assert_eq!(
+        [&place.country, &place.region, &place.city, &place.zip, &place.tz],
+        [&text("DE"), &text("bayern"), &text("münchen"), &text("80331"), &text("Europe/Berlin")]
+    );
+    assert_eq!((place.lat, place.lon), (Some(48.1), Some(11.5)));
+    assert_eq!(event.consent.cflags, Some(4096));
+    let who = &event.who;
+    assert_eq!([&who.ehash, &who.chash, &who.nhash], [&text("E"), &text("C"), &text("U")]);
+    assert_eq!(
+        [&who.gaid, &who.idfa, &who.msid, &who.fbid, &who.org],
+        [&text("G"), &text("I"), &text("M"), &text("F"), &text("Org")]
+    );
+    let expect = json!({"MyField": 5, "tags": ["A"], "Nested": {"Deep": true}});
+    assert_eq!(Value::Object(event.params), expect);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_goes_to_params_under_its_name() {
+    let fields = json!({
+        "ename": ["a"], "duration": "soon", "ver": 3_000_000_000_u64, "score": "nan", "lat": 91.0,
+        "vid": [1], "targets": 7, "params": "text",
+    });
+    let event = event(facts(), fields);
+    let expect = json!({
+        "ename": ["a"], "duration": "soon", "ver": 3_000_000_000_u64, "score": "nan", "vid": [1],
+        "targets": 7, "params": "text", "lat": 91.0,
+    });
+    assert_eq!(Value::Object(event.params.clone()), expect);
+    assert_eq!((&track(&event).ename, event.page.ver, event.place.lat), (&None, None, None));
+    assert!(event.who.is_new);
+}
+
+#[test]
+fn a_text_id_is_mapped_to_the_same_id_each_time_and_only_an_invoice_keeps_its_text() {
+    let fields = json!({"vid": "user-123", "uid": 42, "oid": "org-id", "sid": "session-123",
+        "invoice_id": "INV-7", "orid": "Order-123", "ref": "andy"});
+    let (one, two) = (event(facts(), fields.clone()), event(facts(), fields));
+    assert_eq!(one.who, two.who);
+    assert_eq!(one.who.vid.unwrap().uuid().get_version_num(), 8);
+    assert!(!one.who.is_new);
+    assert_ne!(one.who.vid.map(VisitorId::uuid), one.who.oid.map(|id| id.uuid()));
+    let expect = json!({"invoice_id": "INV-7", "orid": "Order-123"});
+    assert_eq!(Value::Object(one.params.clone()), expect);
+    for text in ["user-123", "org-id", "session-123", "andy"] {
+        assert!(!encoded(&one).contains(text), "{text}");
+    }
+}
+
+#[test]
+fn a_new_visitor_is_made_where_none_or_a_malformed_one_was_sent() {
+    let zero = "00000000-0000-0000-0000-000000000000";
+    for vid in [json!(null), json!(""), json!("a\u{7}"), json!("x".repeat(129)), json!(zero)] {
+        let made = event(facts(), json!({"vid": vid}));
+        assert!(made.who.is_new, "{vid}");
+        assert_eq!(made.who.vid.unwrap().uuid().get_version_num(), 7);
+        assert_eq!(made.who.sid.map(|id| id.uuid()), made.who.vid.map(VisitorId::uuid));
+    }
+    let known = event(facts(), json!({"vid": ID}));
+    assert_eq!((known.who.is_new, known.who.sid), (false, None));
+}
+
+#[test]
+fn a_client_event_sets_the_cookie_for_the_registrable_domain_and_a_server_event_none() {
+    let preparer = preparer(&config());
+    let prepared = preparer.prepare(hit(facts(), json!({"vid": ID}))).unwrap();
+    let cookie = VisitorCookie { vid: ID.parse().unwrap(), domain: text("example.com") };
+    assert_eq!(prepared.cookie, Some(cookie));
+    let mut server = hit(facts(), json!({"vid": ID}));
+    server.origin = Origin::Server;
+    assert_eq!(preparer.prepare(server).unwrap().cookie, None);
+}
+
+#[test]
+fn a_time_is_believed_within_72_hours_or_from_a_trusted_peer() {
+    let hour = 3_600_000;
+    let now = 1_790_000_000_000_i64;
+    let far = now - 100 * hour;
+    for (field, value, is_trusted, expect, is_replaced) in [
+        ("created_at", json!(now - 71 * hour), false, now - 71 * hour, false),
+        ("created", json!((now + 72 * hour).to_string()), false, now + 72 * hour, false),
+        ("created_at", json!("2026-09-21T16:13:20.5+02:00"), false, 1_790_000_000_500, false),
+        ("created_at", json!(far), false, now, true),
+        ("created_at", json!(far), true, far, false),
+        ("created_at", json!("yesterday"), true, now, true),
+        ("created_at", json!(i64::MAX), true, now, true),
+        ("created_at", json!([]), true, now, true),
+        ("time", json!(far), true, now, false),
+    ] {
+        let mut facts = facts();
+        facts.trusted = is_trusted;
+        let prepared = preparer(&config()).prepare(hit(facts, json!({field: value}))).unwrap();
+        let found = (prepared.event.created_at.timestamp_millis(), prepared.is_time_replaced);
+        assert_eq!(found, (expect, is_replaced), "{value}");
+    }
+}
+
+#[test]
+fn a_named_event_of_a_thread_brings_its_message_and_keeps_its_params() {
+    let fields = json!({"tid": ID, "ename": "sent", "subject": "Hi", "urgency": 3, "other": 1});
+    let sent = event(facts(), fields);
+    let thread = track(&sent).thread.as_ref().unwrap();
+    assert_eq!(thread.tid.to_string(), ID);
+    assert_eq!(Value::Object(thread.fields.clone()), json!({"subject": "Hi", "urgency": 3}));
+    assert_eq!(sent.params.len(), 3);
+    for fields in [json!({"tid": ID}), json!({"tid": "thread-1", "ename": "sent"})] {
+        let event = event(facts(), fields);
+        assert!(track(&event).tid.is_some() && track(&event).thread.is_none());
+    }
+}
+
+#[test]
+fn nothing_personal_is_in_the_bytes() {
+    let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl";
+    let mut facts = facts();
+    facts.referer = Some("https://a.example/p?mail=referer%40x.com".to_owned());
+    facts.user = Some(format!(r#"{{"jwt":"{jwt}","Password":"hunter2"}}"#));
+    facts.cookies.insert("jwt".to_owned(), jwt.to_owned());
+    let body = json!({
+        "email": "Joe@Example.com", "cell": "+49 170 1234567", "uname": "joe77",
+        "auth": jwt, "bearer": jwt, "ip": "203.0.113.77", "seen": "203.0.113.77",
+        "url": "https://u:secretpw@shop.example/a/joe@example.com?token=t0ps3cret",
+        "term": "joe@example.com", "ehash": "joe@example.com",
+        "invoice_id": "joe@example.com",
+        "params": {"user": {"e_mail": "joe@example.com", "Phone-Number": 491_701_234_567_u64,
+            "list": [{"password": "hunter2"}, "joe@example.com"]}, "accessToken": "t0ps3cret"},
+    });
+    let Value::Object(body) = body else { panic!() };
+    let fields = fields(&facts, "", None, Some(body), None);
+    let event = event(facts, Value::Object(fields));
+    let bytes = encoded(&event).to_lowercase();
+    for secret in
+        ["joe", "1234567", "hunter2", "eyj", "203.0.113.77", "t0ps3cret", "secretpw", "referer"]
+    {
+        assert!(!bytes.contains(secret), "{secret} in {bytes}");
+    }
+    assert_eq!(event.who.ehash.as_ref().unwrap().len(), 32);
+    assert_eq!(event.who.chash.as_ref().unwrap().len(), 32);
+    assert_eq!(event.who.nhash.as_ref().unwrap().len(), 32);
+    assert_eq!(event.page.url, text("https://shop.example/a/*"));
+    assert_eq!(event.place.ip, Some("203.0.113.0".parse().unwrap()));
+}
+
+#[test]
+fn an_address_is_cut_before_it_is_hashed_and_left_out_where_it_must() {
+    let place = |ip: &str, change: fn(&mut IntakeConfig)| {
+        let mut facts = facts();
+        facts.ip = ip.parse().unwrap();
+        let mut config = config();
+        change(&mut config);
+        preparer(&config).prepare(hit(facts, json!({}))).unwrap().event.place
+    };
+    let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+    let one = place("203.0.113.77", |_| {});
+    assert_eq!(one.ip, ip("203.0.113.0"));
+    assert_eq!(one, place("203.0.113.78", |_| {}));
+    assert_eq!(one, place("::ffff:203.0.113.78", |_| {}));
+    assert_eq!(place("2001:db8:1:2:3::4", |_| {}).ip, ip("2001:db8:1::"));
+    let whole = place("203.0.113.77", |config| config.anonymize_ip = false);
+    assert_eq!(whole.ip, ip("203.0.113.77"));
+    assert_ne!(whole.iphash, one.iphash);
+    let removed = place("203.0.113.77", |config| config.remove_ip = true);
+    assert_eq!((removed.ip, &removed.iphash), (None, &one.iphash));
+    // The legacy hash can be reversed, so it must be of the network when the address is left out.
+    let legacy = |config: &mut IntakeConfig| {
+        (config.hash_mode, config.remove_ip, config.anonymize_ip) = (HashMode::Legacy, true, false);
+    };
+    assert_eq!(place("203.0.113.77", legacy), place("203.0.113.1", legacy));
+}
+
+#[test]
+fn advertising_needs_consent_and_without_it_click_ids_are_gone() {
+    let fields = |cflags: Value| {
+        json!({"url": "https://a.example/?gclid=CLICK1&x=1", "fbp": "CLICK2", "_fbc": "CLICK3",
+            "ScCid": "CLICK4", "gaid": "CLICK5", "idfa": "CLICK6", "cflags": cflags,
+            "ad": {"fbclid": "CLICK7"}, "keep": 1})
+    };
+    for (cflags, marketing, missing_is_consent, gpc, is_allowed) in [
+        (json!(null), 0, false, false, true),
+        (json!(null), 0, false, true, false),
+        (json!(4096), 4096, false, false, true),
+        (json!(4097), 4096, false, false, true),
+        (json!(4096), 4096, false, true, false),
+        (json!(1), 4096, false, false, false),
+        (json!(8192), 4096, true, false, false),
+        (json!(null), 4096, false, false, false),
+        (json!(null), 4096, true, false, true),
+    ] {
+        let mut config = config();
+        (config.cflags_marketing, config.cflags_ignore) = (marketing, missing_is_consent);
+        let mut facts = facts();
+        facts.gpc = gpc;
+        let event = preparer(&config).prepare(hit(facts, fields(cflags.clone()))).unwrap().event;
+        let bytes = encoded(&event);
+        assert_eq!(event.consent.advertising, is_allowed, "{cflags} {marketing} {gpc}");
+        assert_eq!(event.campaign.click, text("gclid"));
+        assert_eq!(event.params["keep"], json!(1));
+        for number in 1..=7 {
+            let value = format!("CLICK{number}");
+            assert_eq!(bytes.contains(&value), is_allowed, "{value} {cflags} {marketing} {gpc}");
+        }
+    }
+}
+
+#[test]
+fn do_not_track_does_what_the_policy_says() {
+    let with = |policy| {
+        let mut config = config();
+        config.dnt_policy = policy;
+        let mut facts = facts();
+        facts.dnt = true;
+        let fields = json!({"vid": ID, "uid": ID, "email": "a@b.cc", "lat": 1.5, "lon": 2.5});
+        preparer(&config).prepare(hit(facts, fields))
+    };
+    let ignored = with(DntPolicy::Ignore).unwrap();
+    assert!(
+        ignored.event.consent.dnt && ignored.event.who.vid.is_some() && ignored.cookie.is_some()
+    );
+    let anonymous = with(DntPolicy::Anonymous).unwrap();
+    assert_eq!(anonymous.cookie, None);
+    assert_eq!(anonymous.event.who, crate::event::Who::default());
+    let place = &anonymous.event.place;
+    assert_eq!((place.ip, &place.iphash, place.lat), (None, &None, None));
+    assert_eq!((&anonymous.event.agent.ja4h, &anonymous.event.agent.bhash), (&None, &None));
+    assert!(matches!(with(DntPolicy::Drop), Err(IntakeError::Private)));
+}
+
+#[test]
+fn an_event_above_the_bound_or_with_a_wrong_account_is_refused() {
+    let mut config = config();
+    config.account_hash_mixer = "mixer".to_owned();
+    let preparer = preparer(&config);
+    let account = keys::base36("t.example.commixer");
+    assert!(preparer.prepare(hit(facts(), json!({"acct": account}))).is_ok());
+    for fields in [json!({}), json!({"acct": "x"}), json!({"acct": [1]})] {
+        let refused = preparer.prepare(hit(facts(), fields));
+        assert!(matches!(refused, Err(IntakeError::Invalid { field, .. }) if field == "acct"));
+    }
+    let mut large = hit(facts(), json!({}));
+    large.length = config.event_bytes_max + 1;
+    let refused = preparer.prepare(large);
+    assert!(matches!(refused, Err(IntakeError::TooLarge { length: 262_145, max: 262_144 })));
+}
+
+#[test]
+fn the_page_is_the_referer_of_a_pixel_and_the_page_before_otherwise() {
+    let read = |route, mode: &str, dest: &str, fields: Value| {
+        let mut facts = facts();
+        facts.route = route;
+        facts.uri = "/go/There?x=1".to_owned();
+        facts.referer = Some("https://site.example/P?q".to_owned());
+        facts.hints.insert("sec-fetch-mode", mode.to_owned());
+        facts.hints.insert("sec-fetch-dest", dest.to_owned());
+        let page = event(facts, fields).page;
+        (page.url, page.last)
+    };
+    let referer = text("https://site.example/P");
+    assert_eq!(read("tr", "cors", "empty", json!({})), (None, referer.clone()));
+    assert_eq!(read("tr", "no-cors", "empty", json!({})), (referer.clone(), None));
+    assert_eq!(read("img", "no-cors", "image", json!({})), (referer.clone(), None));
+    let sent = json!({"url": "https://a.example/x", "last": "https://b.example/y"});
+    let both = (text("https://a.example/x"), text("https://b.example/y"));
+    assert_eq!(read("img", "no-cors", "image", sent.clone()), both);
+    assert_eq!(read("tr", "cors", "empty", sent), both);
+    let link = text("https://t.example.com/go/There");
+    assert_eq!(read("link", "navigate", "document", json!({})), (link, referer));
+}
+
+#[test]
+fn campaign_and_channel_come_from_the_address_and_the_referrer() {
+    let own = |config: &mut IntakeConfig| config.domains = vec!["Partner.example".to_owned()];
+    for (url, last, expect) in [
+        ("https://a.example.com/?utm_source=Google&utm_medium=CPC", "", Some("paid_search")),
+        ("https://a.example.com/?gclid=1", "https://www.google.com/", Some("paid_search")),
+        ("https://a.example.com/", "https://www.google.com/search?q=x", Some("organic_search")),
+        ("https://a.example.com/", "https://chatgpt.com/", Some("ai_assistants")),
+        ("https://a.example.com/", "https://b.example.com/", None),
+        ("https://a.example.com/", "https://www.partner.example/", None),
+        ("https://a.example.com/", "https://notpartner.example/", Some("referral")),
+        ("https://a.example.com/", "", Some("direct")),
+        ("https://joe.github.io/", "https://ann.github.io/", Some("referral")),
+    ] {
+        let mut config = config();
+        own(&mut config);
+        let fields = json!({"url": url, "last": last});
+        let event = preparer(&config).prepare(hit(facts(), fields)).unwrap().event;
+        assert_eq!(event.campaign.channel.as_deref(), expect, "{url} {last}");
+    }
+    let fields =
+        json!({"source": "Sent", "url": "https://a.example/?utm_source=Url&utm_term=T%20X"});
+    let campaign = event(facts(), fields).campaign;
+    assert_eq!((campaign.source, campaign.term), (text("sent"), text("t x")));
+}
+
+#[test]
+fn the_verdict_weighs_agent_and_headers() {
+    let judge = |change: fn(&mut RequestFacts)| {
+        let mut facts = facts();
+        change(&mut facts);
+        let agent = event(facts, json!({})).agent;
+        (agent.verdict, agent.reasons.join(" "))
+    };
+    let expect = |verdict, reasons: &str| (verdict, reasons.to_owned());
+    assert_eq!(judge(|_| {}), expect(Verdict::Human, ""));
+    assert_eq!(judge(|f| f.user_agent = None), expect(Verdict::Crawler, "no_agent"));
+    assert_eq!(judge(|f| f.language = None), expect(Verdict::Human, "no_language"));
+    let bare = judge(|f| {
+        f.language = None;
+        f.hints.clear();
+    });
+    assert_eq!(bare, expect(Verdict::Crawler, "no_language no_encoding"));
+    let prefetch = judge(|f| drop(f.hints.insert("sec-purpose", "prefetch;prerender".to_owned())));
+    assert_eq!(prefetch, expect(Verdict::Preview, "prefetch"));
+    let brand = "\"HeadlessChrome\";v=\"126\"";
+    let headless =
+        judge(|f| drop(f.hints.insert("sec-ch-ua", "\"HeadlessChrome\";v=\"126\"".into())));
+    assert_eq!(headless, expect(Verdict::Headless, "headless_hint"), "{brand}");
+    let mismatch = judge(|f| drop(f.hints.insert("sec-ch-ua-platform", "\"macOS\"".to_owned())));
+    assert_eq!(mismatch, expect(Verdict::Human, "hint_mismatch"));
+    // The agent of a server that speaks for a visitor says nothing about the visitor.
+    let server = judge(|f| {
+        f.route = "str";
+        f.user_agent = Some("python-requests/2.32".to_owned());
+    });
+    assert_eq!(server, expect(Verdict::Human, ""));
+}
+
+#[test]
+fn legacy_hashes_reach_the_event_bit_for_bit() {
+    let mut config = config();
+    (config.hash_mode, config.anonymize_ip) = (HashMode::Legacy, false);
+    let mut facts = facts();
+    facts.ip = "8.8.8.8".parse().unwrap();
+    facts.host = "tr.example.com".to_owned();
+    facts.user_agent = Some("Mozilla/5.0".to_owned());
+    let fields = json!({"email": " LaLaLa@AAA.com ", "uname": "admin"});
+    let event = preparer(&config).prepare(hit(facts, fields)).unwrap().event;
+    assert_eq!(event.hhash, "i5pkuo");
+    assert_eq!(event.agent.bhash, text("4dc1h5"));
+    assert_eq!(event.place.iphash, text("b4c84prdbt401t5oxss1cy8xcx"));
+    assert_eq!(event.who.ehash, text("-MbtIBwImNmusGbGdX7jHdk6fe4="));
+    assert_eq!(event.who.nhash, text("0DPiKuNIrrVmD8IUCuw1hQxNqZc="));
+}
+
+#[test]
+fn a_text_is_cut_at_its_bound() {
+    let event = event(facts(), json!({"ename": "ü".repeat(5000)}));
+    assert_eq!(track(&event).ename.as_ref().unwrap().len(), 8 << 10);
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<i32>().prop_map(|cents| Value::from(f64::from(cents) / 100.0)),
+        ".{0,20}".prop_map(Value::from),
+        "[a-z@.:/?=&#%]{0,30}".prop_map(Value::from),
+        Just(Value::from(ID)),
+        Just(Value::from("https://a.b/c?utm_source=x&gclid=y")),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map(".{0,6}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_name() -> impl Strategy<Value = String> {
+    let known: Vec<&str> = names::FIELDS.iter().map(|(name, _)| *name).collect();
+    prop_oneof![prop::sample::select(known).prop_map(str::to_owned), ".{0,12}"]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(
+        std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
+    ))]
+
+    #[test]
+    fn no_input_panics_and_every_event_reads_back_as_it_was_written(
+        body in prop::collection::hash_map(any_name(), any_json(), 0..12),
+        path in ".{0,40}",
+        query in ".{0,60}",
+        user in proptest::option::of(".{0,30}"),
+        agent in proptest::option::of(".{0,60}"),
+        referer in proptest::option::of(".{0,60}"),
+        cookie in ".{0,20}",
+        (get, gpc, dnt) in any::<(bool, bool, bool)>(),
+    ) {
+        let mut facts = facts();
+        facts.user = user;
+        facts.user_agent = agent;
+        facts.referer = referer;
+        facts.method = if get { "GET" } else { "POST" }.to_owned();
+        (facts.gpc, facts.dnt) = (gpc, dnt);
+        facts.cookies.insert("vid".to_owned(), cookie);
+        let body = body.into_iter().collect();
+        let fields = fields(&facts, &path, Some(&query), Some(body), None);
+        let mut config = config();
+        config.dnt_policy = DntPolicy::Anonymous;
+        let event = preparer(&config).prepare(hit(facts, Value::Object(fields))).unwrap().event;
+        let again = event::decode(&event::encode(&event).unwrap()).unwrap();
+        prop_assert_eq!(again, event);
+    }
+
+    #[test]
+    fn any_bytes_are_json_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = parse_json(&bytes, 64);
+    }
+
+    #[test]
+    fn any_text_is_an_address_or_none(text in ".{0,80}") {
+        if let Some(address) = clean_url(&text) {
+            prop_assert!(!address.clean.contains(['?', '#']), "{}", address.clean);
+        }
+    }
+}

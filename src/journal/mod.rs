@@ -1,14 +1,64 @@
-//! Durable log of opaque records.
+//! Durable log of opaque records: what it said is stored is there after the plug was pulled.
+//!
+//! ```text
+//! append ─▶ queue ─▶ writer: one write, one sync for all that wait ─▶ Pending, readers
+//!                      ▲ spares
+//!                    keeper: makes, takes back and removes files, watches the room
+//! ```
+//!
+//! The folder holds segments (`segment.rs` has their header, `frame.rs` their frames), the
+//! journal's identity, and a lock. One process has it open at a time.
+//!
+//! **What is taken for true of the disk**: after `fdatasync` returned without an error, what was
+//! written before is there for good; a name is there after its folder was synced; what was not
+//! synced may be there in part, by sectors of 512 bytes, in any order. [`strict_fs`] is these
+//! sentences as code, and the tests run on it.
+//!
+//! **What follows for the order of things**
+//!
+//! 1. A file is wiped, synced, named, and its folder synced, before it can become a segment.
+//! 2. A segment's header, with an epoch no frame on disk has, is synced before its first frame.
+//! 3. A commit is synced before a caller or a reader hears of it.
+//! 4. A commit is synced before the next segment begins; so only the newest can be torn.
+//! 5. A segment is taken out of the table before its file is used again; a reader that still stands
+//!    in it finds frames of a foreign epoch, looks into the table, and goes on elsewhere.
+//! 6. A process never writes into a segment that an earlier process has written.
+//!
+//! **Positions** are given when a record enters the queue. They grow and are never given twice to
+//! durable records; numbers may be missing where a commit failed.
+
+mod frame;
+pub mod fs;
+mod keeper;
+mod reader;
+mod recovery;
+mod segment;
+mod shared;
+pub mod strict_fs;
+mod table;
+mod writer;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::oneshot;
 
+pub use self::fs::{Fs, RealFs};
+pub use self::reader::Reader;
+pub use self::segment::scan_bytes;
+
+use self::keeper::Keeper;
+use self::shared::{Gate, Outside, Shared, locked};
+use self::writer::{Loss, Writer};
 use crate::clock::Clock;
-use crate::config::JournalConfig;
+use crate::config::{Durability, JournalConfig};
 use crate::telemetry::Metrics;
+
+/// The file whose lock says that the folder is in use.
+const LOCK_FILE: &str = "lock";
 
 /// Where a record stands: 1, 2, 3 … for the life of the journal; 0 is before the first.
 #[derive(
@@ -23,18 +73,15 @@ impl fmt::Display for Position {
     }
 }
 
-/// File system (fleshed out by the journal's author).
-pub trait Fs: Send + Sync + 'static {}
-
-/// The real file system.
-pub struct RealFs;
-impl Fs for RealFs {}
-
 /// The log. Cheap to clone; the last clone dropped or [`Journal::close`] ends the writer.
 #[derive(Clone)]
-pub struct Journal {}
+pub struct Journal {
+    shared: Arc<Shared>,
+    threads: Arc<Threads>,
+}
 
 /// One record as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Where it stands.
     pub position: Position,
@@ -45,11 +92,11 @@ pub struct Record {
 /// What opening found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Last position in the journal.
+    /// Last position in the journal, or `resume_after` if that is above it.
     pub last: Position,
     /// Bytes of a torn tail.
     pub torn_bytes: u64,
-    /// Damaged frames seen.
+    /// Damaged ranges in the newest segment, and files that could not be read.
     pub corrupt_frames: u64,
 }
 
@@ -102,92 +149,205 @@ pub enum OpenError {
     Io(#[source] std::io::Error),
 }
 
-/// A record that was accepted and is on its way to disk.
-pub struct Pending {}
+/// A record that was accepted and is on its way to disk. Dropping it changes nothing.
+#[must_use = "the record is not durable yet"]
+pub struct Pending {
+    position: Position,
+    outcome: Option<oneshot::Receiver<Result<(), AppendError>>>,
+}
 
 impl Pending {
-    /// Where it stands, once it is as durable as configured.
+    /// Where it stands, once it is as durable as configured. Cancel-safe.
     ///
     /// # Errors
     /// When it could not be made durable; it may or may not be read later.
     pub async fn durable(self) -> Result<Position, AppendError> {
-        unimplemented!()
+        if let Some(outcome) = self.outcome {
+            outcome.await.unwrap_or(Err(AppendError::Failed))?;
+        }
+        Ok(self.position)
     }
 }
 
-/// Reads durable records in order.
-pub struct Reader {}
+/// The journal's threads and its lock, which end together.
+struct Threads {
+    shared: Arc<Shared>,
+    running: Mutex<Option<Running>>,
+}
 
-impl Reader {
-    /// Up to about `bytes_max` bytes of records after the last one read (at least one record when
-    /// there is one); empty at the head. Blocking: call it off the async workers.
-    ///
-    /// # Errors
-    /// When the disk cannot be read; damaged frames are skipped and counted instead.
-    pub fn read(&mut self, bytes_max: usize) -> std::io::Result<Vec<Record>> {
-        let _ = bytes_max;
-        unimplemented!()
+struct Running {
+    writer: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    lock: fs::Lock,
+}
+
+impl Threads {
+    fn close(&self) {
+        // Held to the end, so that whoever closes second returns when all is closed as well.
+        let mut running = locked(&self.running);
+        let Some(Running { writer, keeper, lock }) = running.take() else { return };
+        self.shared.close_queue();
+        // A panic was logged by the hook and has made the journal dead.
+        let _ = writer.join();
+        locked(&self.shared.table).is_stopping = true;
+        self.shared.work.notify_all();
+        let _ = keeper.join();
+        drop(lock);
     }
-    /// Position of the last record read or skipped.
-    pub fn position(&self) -> Position {
-        unimplemented!()
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
 impl Journal {
     /// Opens after anything. Positions go on above `resume_after` (the highest cursor known) even
-    /// if the journal is new or was shortened.
+    /// if the journal is new or was shortened. On a full disk it opens and refuses appends until
+    /// there is room.
     ///
     /// # Errors
     /// See [`OpenError`]; damage is never an error.
     pub fn open(
-        _config: &JournalConfig,
-        _resume_after: Position,
-        _fs: Arc<dyn Fs>,
-        _clock: Arc<dyn Clock>,
-        _metrics: Arc<Metrics>,
+        config: &JournalConfig,
+        resume_after: Position,
+        fs: Arc<dyn Fs>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
     ) -> Result<(Self, Recovered), OpenError> {
-        unimplemented!()
+        let folder = &config.directory;
+        fs.create_folder(folder).map_err(OpenError::Io)?;
+        let lock = fs.lock(&folder.join(LOCK_FILE)).map_err(OpenError::Io)?;
+        let Some(lock) = lock else { return Err(OpenError::Locked(folder.clone())) };
+        let recovery = recovery::recover(&*fs, folder).map_err(OpenError::Io)?;
+        let (identity, mut table) = (recovery.identity, recovery.table);
+        let recovered = Recovered {
+            last: recovery.tail.max(resume_after),
+            torn_bytes: recovery.torn_bytes,
+            corrupt_frames: recovery.corrupt_frames,
+        };
+        (table.tail, table.durable) = (recovery.tail, recovered.last);
+        metrics.journal_torn_bytes.inc_by(recovered.torn_bytes);
+        metrics.journal_corrupt_frames.inc_by(recovered.corrupt_frames);
+        let shared = Arc::new(Shared::new(config, Outside { fs, clock, metrics }, identity, table));
+        let mut writer = Writer::new(Arc::clone(&shared));
+        let keeper = Keeper::new(Arc::clone(&shared));
+        match keeper.make_first().and_then(|()| writer.begin_first()) {
+            Ok(()) => {}
+            Err(Loss::Full) => shared.set_gate(Gate::Full),
+            Err(Loss::Failed) => return Err(OpenError::Io(shared.last_error())),
+        }
+        tracing::info!(
+            last = recovered.last.0,
+            torn_bytes = recovered.torn_bytes,
+            corrupt_frames = recovered.corrupt_frames,
+            "journal is open"
+        );
+        let keeper = spawn("journal-keeper", move || keeper.run())?;
+        let writer = spawn("journal-writer", move || writer.run())?;
+        let running = Mutex::new(Some(Running { writer, keeper, lock }));
+        let threads = Arc::new(Threads { shared: Arc::clone(&shared), running });
+        Ok((Self { shared, threads }, recovered))
     }
+
     /// Hands a record to the writer; never waits. `settle` is called once, from the writer, when
     /// the outcome is known, even if nobody awaits the [`Pending`]; not when `append` itself fails.
     ///
+    /// With [`Durability::Memory`] the record counts as done at once, and fewer may wait.
+    ///
     /// # Errors
     /// See [`AppendError`].
-    pub fn append(&self, _record: Vec<u8>, _settle: Settle) -> Result<Pending, AppendError> {
-        unimplemented!()
+    pub fn append(&self, record: Vec<u8>, settle: Settle) -> Result<Pending, AppendError> {
+        if record.len() > self.shared.record_bytes_max {
+            return Err(AppendError::TooLarge(record.len()));
+        }
+        let (waiter, outcome) = match self.shared.durability {
+            Durability::Disk | Durability::Os => {
+                let (waiter, outcome) = oneshot::channel();
+                (Some(waiter), Some(outcome))
+            }
+            Durability::Memory => (None, None),
+        };
+        let position = self.shared.push(record, settle, waiter)?;
+        Ok(Pending { position, outcome })
     }
-    /// The journal's identity, for tokens and `ingest_node`.
+
+    /// The journal's identity, for tokens and `ingest_node`: twelve hex digits, random, the same
+    /// for the life of the folder.
     pub fn node(&self) -> Arc<str> {
-        unimplemented!()
+        Arc::clone(&self.shared.node)
     }
+
     /// A reader of everything after `after`.
-    pub fn reader(&self, _after: Position) -> Reader {
-        unimplemented!()
+    pub fn reader(&self, after: Position) -> Reader {
+        Reader::new(Arc::clone(&self.shared), after)
     }
-    /// Last durable position.
+
+    /// Last durable position. With [`Durability::Os`] and [`Durability::Memory`] the last written.
     pub fn durable(&self) -> Position {
-        unimplemented!()
+        *self.shared.durable.borrow()
     }
+
     /// Oldest record still there (one above `durable` when there is none).
     pub fn first(&self) -> Position {
-        unimplemented!()
+        locked(&self.shared.table).first()
     }
-    /// Waits until something after `position` is durable. Cancel-safe.
-    pub async fn wait_after(&self, _position: Position) {
-        unimplemented!()
+
+    /// Waits until something after `position` is durable; for ever when nothing will be.
+    /// Cancel-safe.
+    pub async fn wait_after(&self, position: Position) {
+        let mut durable = self.shared.durable.subscribe();
+        // An error would mean that the sender is gone; `self` holds it.
+        let _ = durable.wait_for(|durable| *durable > position).await;
     }
+
+    /// Waits until the journal cannot write any more and never will: its disk failed twice in a
+    /// row. The process must exit with an error then. Cancel-safe.
+    pub async fn failed(&self) {
+        let mut dead = self.shared.dead.subscribe();
+        let _ = dead.wait_for(|is_dead| *is_dead).await;
+    }
+
     /// Every sink has everything up to and including `position`: segments below may be recycled
-    /// once the keep time is over.
-    pub fn forget(&self, _position: Position) {
-        unimplemented!()
+    /// once the keep time is over. Lower than before has no effect.
+    pub fn forget(&self, position: Position) {
+        let mut table = locked(&self.shared.table);
+        if position <= table.forgotten {
+            return;
+        }
+        table.forgotten = position;
+        // The keeper looks each second; it is hurried only when a segment may have become free.
+        let may_release = table.segments.get(1).is_some_and(|next| next.after <= position);
+        table.is_woken |= may_release;
+        drop(table);
+        if may_release {
+            self.shared.work.notify_one();
+        }
     }
+
     /// For `/health`.
     pub fn stats(&self) -> Stats {
-        unimplemented!()
+        let healthy = self.shared.is_open();
+        let last_error = locked(&self.shared.last_error).clone();
+        let table = locked(&self.shared.table);
+        Stats {
+            healthy,
+            last_error,
+            first: table.first(),
+            durable: table.durable,
+            disk_bytes: table.disk_bytes(),
+            disk_bytes_max: self.shared.disk_bytes_max,
+        }
     }
-    /// Writes what is queued, syncs, and refuses everything after. Blocking.
+
+    /// Writes what is queued, syncs, and refuses everything after; then another process may open
+    /// the folder. Readers go on. Blocking; a second call returns when the first is done.
     pub fn close(&self) {
-        unimplemented!()
+        self.threads.close();
     }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map_err(OpenError::Io)
 }

@@ -239,7 +239,7 @@ mod tests {
             ),
             (
                 "Mozilla/5.0 (Linux; Android 13; SM-X906C) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36",
-                Some("Chrome Mobile"),
+                Some("Chrome"),
                 Some("Android"),
                 Some("Samsung SM-X906C"),
                 Some("tablet"),

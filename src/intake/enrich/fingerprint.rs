@@ -51,3 +51,33 @@ fn hash<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.for_each(|name| context.update(name.as_bytes()));
     hex(context.finish().as_ref().get(..HASH_BYTES).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tests::facts;
+    use super::*;
+
+    /// The hashes were computed by an independent program from the contract's words.
+    #[test]
+    fn the_fingerprint_is_that_of_the_contract() {
+        let mut facts = facts();
+        facts.header_names =
+            ["User-Agent", "Accept", "Accept-Language", "Cookie", "Referer", "Host"]
+                .map(str::to_owned)
+                .to_vec();
+        facts.cookies.insert("vid".to_owned(), "1".to_owned());
+        facts.cookies.insert("sid".to_owned(), "2".to_owned());
+        facts.referer = Some("https://a.com/".to_owned());
+        facts.language = Some("en-US,en;q=0.9".to_owned());
+        facts.method = "POST".to_owned();
+        facts.http2 = true;
+        assert_eq!(ja4h(&facts), "po20cr03enus_e07be5ae709f_6eb0d6e602bc_6eb0d6e602bc");
+        facts.cookies.clear();
+        facts.referer = None;
+        facts.language = None;
+        facts.http2 = false;
+        facts.method = "X".to_owned();
+        facts.header_names = vec!["Accept".to_owned()];
+        assert_eq!(ja4h(&facts), "x011nn010000_89713b9c9c1b_000000000000_000000000000");
+    }
+}

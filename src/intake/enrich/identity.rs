@@ -20,7 +20,9 @@ pub(in super::super) fn apply(event: &mut Event, said: &Said, keys: &Keys) {
         (&mut who.chash, &said.cell, Purpose::Cell),
         (&mut who.nhash, &said.uname, Purpose::UserName),
     ] {
-        let plain = plain.as_deref().map(|text| text.trim().to_lowercase());
+        // An address sent as its own hash is hashed like one sent by its name.
+        let sent = hash.take_if(|sent| super::privacy::is_email(sent));
+        let plain = plain.as_deref().or(sent.as_deref()).map(|text| text.trim().to_lowercase());
         if let Some(plain) = plain.filter(|text| hash.is_none() && !text.is_empty()) {
             *hash = Some(keys.hash(purpose, &plain));
         }

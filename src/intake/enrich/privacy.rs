@@ -66,18 +66,7 @@ impl Policy {
                 scrub(&mut thread.fields, &own);
             }
         }
-        let campaign = &mut event.campaign;
-        for text in [
-            &mut campaign.source,
-            &mut campaign.medium,
-            &mut campaign.campaign,
-            &mut campaign.content,
-            &mut campaign.term,
-            &mut campaign.aff,
-            &mut campaign.rcode,
-            &mut event.page.app,
-            &mut event.who.org,
-        ] {
+        for text in texts(event) {
             text.take_if(|text| is_personal(text, &own));
         }
     }
@@ -97,6 +86,42 @@ impl Policy {
         let is_anonymous = event.consent.dnt && self.dnt == DntPolicy::Anonymous;
         is_allowed && !event.consent.gpc && !is_anonymous
     }
+}
+
+/// The texts of an event that come from free input, where an address could stand by mistake.
+fn texts(event: &mut Event) -> impl Iterator<Item = &mut Option<String>> {
+    let (who, page, campaign) = (&mut event.who, &mut event.page, &mut event.campaign);
+    let track = match &mut event.body {
+        Body::Track(track) => Some([
+            &mut track.ename,
+            &mut track.etyp,
+            &mut track.outcome,
+            &mut track.sink,
+            &mut track.relation,
+        ]),
+        Body::Quarantine(_) => None,
+    };
+    let head = [
+        &mut who.org,
+        &mut who.ehash,
+        &mut who.chash,
+        &mut who.nhash,
+        &mut page.app,
+        &mut page.rel,
+        &mut page.ptyp,
+        &mut campaign.source,
+        &mut campaign.medium,
+        &mut campaign.campaign,
+        &mut campaign.content,
+        &mut campaign.term,
+        &mut campaign.aff,
+        &mut campaign.rcode,
+        &mut campaign.xid,
+        &mut campaign.split,
+        &mut campaign.arm_id,
+        &mut campaign.mcid,
+    ];
+    head.into_iter().chain(track.into_iter().flatten())
 }
 
 /// The network of `ip`: /24 or /48.
