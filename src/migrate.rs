@@ -49,3 +49,36 @@ pub fn migrate(config: &BackendConfig) -> Result<Report, MigrateError> {
         }),
     }
 }
+
+#[cfg(all(test, feature = "duckdb"))]
+mod tests {
+    use std::fmt::Write;
+
+    use crate::backends::duckdb::MIGRATIONS;
+
+    /// SHA-256 of each file as it was released. A line is added with a file and never changed: a
+    /// store that has applied the old text would never see the new one.
+    const RELEASED: &[(&str, &str)] =
+        &[("0001_core", "9e88d270f492da927507383de61f33c826ced8ef7c10da36dc17ab8cab6d9845")];
+
+    #[test]
+    fn released_files_are_as_they_were() {
+        let found: Vec<(String, String)> = MIGRATIONS
+            .iter()
+            .map(|step| {
+                let digest = aws_lc_rs::digest::digest(
+                    &aws_lc_rs::digest::SHA256,
+                    step.text.as_bytes(),
+                );
+                let hash = digest.as_ref().iter().fold(String::new(), |mut hash, byte| {
+                    write!(hash, "{byte:02x}").unwrap();
+                    hash
+                });
+                (format!("{:04}_{}", step.number, step.name), hash)
+            })
+            .collect();
+        let expect: Vec<(String, String)> =
+            RELEASED.iter().map(|&(name, hash)| (name.to_owned(), hash.to_owned())).collect();
+        assert_eq!(found, expect);
+    }
+}

@@ -42,6 +42,7 @@ const REFUSED: &[&str] = &[
     "sequence error",
     "syntax error",
     "transactioncontext error: cannot write to database",
+    "type mismatch in appenddatachunk",
 ];
 
 /// Words of the machine's refusals. Whatever the file holds, it is not to blame.
@@ -111,6 +112,11 @@ pub(super) fn file_is_unusable(error: &duckdb::Error) -> bool {
     !PASSING.iter().any(|word| text.contains(word))
 }
 
+/// Whether `error`, met while opening a file, is the fault of its write-ahead log alone.
+pub(super) fn log_is_unusable(error: &duckdb::Error) -> bool {
+    file_is_unusable(error) && error.to_string().to_lowercase().contains("replaying wal")
+}
+
 /// Whether another process holds the file.
 pub(super) fn file_is_locked(error: &duckdb::Error) -> bool {
     error.to_string().to_lowercase().contains("could not set lock")
@@ -160,6 +166,7 @@ mod tests {
             ("Constraint Error: NOT NULL constraint failed", Fault::Refused),
             ("Invalid Input Error: Malformed JSON at byte 1", Fault::Refused),
             ("Out of Range Error: overflow", Fault::Refused),
+            ("type mismatch in AppendDataChunk, expected INTEGER, got BIGINT", Fault::Refused),
             ("INTERRUPT Error: Interrupted!", Fault::Interrupted),
             ("Out of Memory Error: could not allocate block", Fault::Passing),
             ("IO Error: Could not write file: No space left on device", Fault::Passing),

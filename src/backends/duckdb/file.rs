@@ -4,9 +4,10 @@
 //! is touched, memory and temporary space are bounded, and from then on nothing can change that.
 //!
 //! A file that cannot be read is **set aside**: renamed with its companions to
-//! `<name>.corrupt-<time>` and replaced by a new one. The new file has a new identity, so delivery
-//! starts over and refills it from the journal. A refusal of the machine (a lock, rights, a full
-//! disk) is no reason to set a file aside.
+//! `<name>.corrupt-<time>` and replaced by a new one. If only the write-ahead log cannot be read,
+//! only that is set aside, and the file goes on from its last checkpoint. Either way it has a new
+//! identity, so delivery starts over, and the cursors in the file keep out what is still there.
+//! A refusal of the machine (a lock, rights, a full disk) is no reason to set a file aside.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -25,8 +26,12 @@ use super::migrate::{self, Applied};
 use crate::config::DuckDbConfig;
 use crate::tables;
 
-/// What the library keeps beside the file: the write-ahead log and its names during a checkpoint.
-const COMPANIONS: &[&str] = &["", ".wal", ".wal.checkpoint", ".wal.recovery"];
+/// The write-ahead log, and its names during a checkpoint.
+const LOGS: &[&str] = &[".wal", ".wal.checkpoint", ".wal.recovery"];
+
+/// Marks that the file lost commits and must take a new identity at the next open. A file of its
+/// own, because it has to be there before the log is moved away.
+const LOST_COMMITS: &str = ".lost-commits";
 
 /// Size of the write-ahead log at which a commit also checkpoints. Bounds the time to open after a
 /// crash to under a second, and is large enough that the last, half-filled group of rows is
@@ -48,6 +53,9 @@ pub(super) enum OpenError {
     /// The file is unreadable; it can be set aside.
     #[error("the file cannot be read: {0}")]
     Unusable(String),
+    /// The write-ahead log is unreadable; it can be set aside alone.
+    #[error("the write-ahead log cannot be read: {0}")]
+    Log(String),
     /// Another process has it.
     #[error("another process has the file: {0}")]
     Locked(String),
@@ -86,10 +94,13 @@ pub(super) fn open(config: &DuckDbConfig) -> Result<Database, OpenError> {
     if let Some(folder) = config.path.parent() {
         fs::create_dir_all(folder)?;
     }
+    let log_bytes = wal_bytes(&config.path);
     let connection = connect(config)?;
-    check_length(&connection, &config.path)?;
+    if log_bytes == 0 {
+        check_length(&connection, &config.path)?;
+    }
     let applied = migrate::apply(&connection, migrate::MIGRATIONS).map_err(judge)?;
-    let identity = identity(&connection).map_err(judge)?;
+    let identity = identity(&connection, &with_suffix(&config.path, LOST_COMMITS))?;
     let mut layouts = HashMap::new();
     for &table in tables::ALL {
         layouts.insert(table.name(), Layout::read(&connection, table)?);
@@ -124,27 +135,50 @@ pub(super) fn open_read_only(path: &Path, memory_mb: u64) -> Result<Connection, 
     Ok(connection)
 }
 
-/// Moves the file and its companions to `<name>.corrupt-<now>` and answers that path.
+/// Moves the file and its log to `<name>.corrupt-<now>` and answers that path.
 ///
 /// # Errors
 /// When one cannot be renamed.
 pub(super) fn set_aside(path: &Path, now: DateTime<Utc>) -> io::Result<PathBuf> {
-    let stamp = now.format("%Y%m%dT%H%M%SZ").to_string();
-    let aside = (0..)
-        .map(|attempt| match attempt {
-            0 => with_suffix(path, &format!(".corrupt-{stamp}")),
-            again => with_suffix(path, &format!(".corrupt-{stamp}-{again}")),
-        })
-        .find(|aside| !aside.exists())
-        .unwrap_or_else(|| path.to_owned());
+    let aside = aside(path, now, "");
     // The file last: until it is gone, a crash in between sets aside again.
-    for companion in COMPANIONS.iter().rev() {
-        match fs::rename(with_suffix(path, companion), with_suffix(&aside, companion)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    for suffix in LOGS.iter().chain(&[""]) {
+        rename(path, &aside, suffix)?;
     }
     Ok(aside)
+}
+
+/// Moves only the log to `<name>.corrupt-<now>.wal` and answers that path. The file itself takes a
+/// new identity when it is opened.
+///
+/// # Errors
+/// When it cannot be renamed.
+pub(super) fn set_log_aside(path: &Path, now: DateTime<Utc>) -> io::Result<PathBuf> {
+    let aside = aside(path, now, ".wal");
+    fs::File::create(with_suffix(path, LOST_COMMITS))?.sync_all()?;
+    for suffix in LOGS {
+        rename(path, &aside, suffix)?;
+    }
+    Ok(with_suffix(&aside, ".wal"))
+}
+
+/// A name that nothing set aside in the same second has.
+fn aside(path: &Path, now: DateTime<Utc>, suffix: &str) -> PathBuf {
+    let stamp = now.format("%Y%m%dT%H%M%SZ");
+    let mut aside = with_suffix(path, &format!(".corrupt-{stamp}"));
+    let mut again = 0;
+    while with_suffix(&aside, suffix).exists() {
+        again += 1;
+        aside = with_suffix(path, &format!(".corrupt-{stamp}-{again}"));
+    }
+    aside
+}
+
+fn rename(path: &Path, aside: &Path, suffix: &str) -> io::Result<()> {
+    match fs::rename(with_suffix(path, suffix), with_suffix(aside, suffix)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Bytes in the write-ahead log.
@@ -186,6 +220,8 @@ fn use_utc(connection: &Connection) {
 fn judge(error: duckdb::Error) -> OpenError {
     if fault::file_is_locked(&error) {
         OpenError::Locked(error.to_string())
+    } else if fault::log_is_unusable(&error) {
+        OpenError::Log(error.to_string())
     } else if fault::file_is_unusable(&error) {
         OpenError::Unusable(error.to_string())
     } else {
@@ -211,19 +247,31 @@ fn check_length(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn identity(connection: &Connection) -> Result<String, duckdb::Error> {
-    let stored =
-        connection.query_row("select max(id)::varchar from store_identity", [], |row| {
-            row.get::<_, Option<String>>(0)
-        })?;
-    if let Some(stored) = stored {
+/// The identity of the file; a new one for a new file and for one that lost commits.
+fn identity(connection: &Connection, lost_commits: &Path) -> Result<String, OpenError> {
+    let lost = lost_commits.exists();
+    let stored: Option<String> = connection
+        .query_row("select max(id)::varchar from store_identity", [], |row| row.get(0))
+        .map_err(judge)?;
+    if let Some(stored) = stored
+        && !lost
+    {
         return Ok(stored);
     }
     let made = Uuid::new_v4().to_string();
-    connection.execute(
-        "insert into store_identity values (?, make_timestamp(epoch_us(now())))",
-        params![made],
-    )?;
+    connection
+        .execute_batch("begin transaction; delete from store_identity")
+        .and_then(|()| {
+            connection.execute(
+                "insert into store_identity values (?, make_timestamp(epoch_us(now())))",
+                params![made],
+            )
+        })
+        .and_then(|_| connection.execute_batch("commit; checkpoint"))
+        .map_err(judge)?;
+    if lost {
+        fs::remove_file(lost_commits)?;
+    }
     Ok(made)
 }
 

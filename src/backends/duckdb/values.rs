@@ -95,15 +95,15 @@ fn bytes_or_id(bytes: &[u8]) -> Value {
 
 /// A whole number where it fits, a number where it is exact, else text.
 fn decimal(array: &Decimal128Array, at: usize) -> Value {
-    let written = array.value_as_string(at);
-    if array.scale() == 0
-        && let Ok(whole) = written.parse::<i64>()
-    {
-        return whole.into();
+    if array.scale() == 0 {
+        // The widest whole numbers have a digit more than Arrow's decimals write.
+        let whole = array.value(at);
+        return i64::try_from(whole).map_or_else(|_| whole.to_string().into(), Value::from);
     }
+    let written = array.value_as_string(at);
     let digits = written.bytes().filter(u8::is_ascii_digit).count();
     match written.parse::<f64>() {
-        Ok(number) if array.scale() > 0 && digits <= EXACT_DIGITS => number.into(),
+        Ok(number) if digits <= EXACT_DIGITS => number.into(),
         _ => written.into(),
     }
 }

@@ -9,7 +9,7 @@
 //! a batch that comes again is known by its cursor.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -154,13 +154,17 @@ impl Worker {
     }
 
     fn open(&mut self) -> Result<Database, OpenError> {
-        let database = match file::open(&self.config) {
-            Err(OpenError::Unusable(why)) => self.start_over(&why)?,
-            Err(_) if self.corrupt >= CORRUPT_MAX => self.start_over("it is read with errors")?,
-            Ok(database) if self.corrupt >= CORRUPT_MAX => {
-                drop(database);
-                self.start_over("it is read with errors")?
-            }
+        let opened = if self.corrupt >= CORRUPT_MAX {
+            Err(OpenError::Unusable("it is read with errors".to_owned()))
+        } else {
+            file::open(&self.config)
+        };
+        let opened = match opened {
+            Err(OpenError::Log(why)) => self.without_log(&why),
+            other => other,
+        };
+        let database = match opened {
+            Err(OpenError::Unusable(why) | OpenError::Log(why)) => self.start_over(&why)?,
             other => other?,
         };
         for desk in &self.desks {
@@ -169,22 +173,35 @@ impl Worker {
         Ok(database)
     }
 
+    /// Sets the write-ahead log aside and opens the file as it was at its last checkpoint.
+    fn without_log(&self, why: &str) -> Result<Database, OpenError> {
+        let aside = file::set_log_aside(&self.config.path, self.clock.wall())?;
+        self.announce(
+            &aside,
+            why,
+            "the newest rows of the database could not be read and were set aside",
+        );
+        file::open(&self.config)
+    }
+
     /// Sets the file aside and opens a new one.
     fn start_over(&mut self, why: &str) -> Result<Database, OpenError> {
         let aside = file::set_aside(&self.config.path, self.clock.wall())?;
         self.corrupt = 0;
+        self.announce(&aside, why, "the database could not be read and was set aside");
+        file::open(&self.config)
+    }
+
+    /// Tells the log why, and `/health` without what the library says, which has paths in it.
+    fn announce(&self, aside: &Path, why: &str, what: &str) {
         let aside = aside.file_name().map_or_else(PathBuf::new, PathBuf::from);
         tracing::error!(
             sink = %self.config.name, aside = %aside.display(), error = %why,
-            "database set aside, a new one is filled from the journal"
+            "database set aside, it is filled again from the journal"
         );
-        let notice = format!(
-            "the database could not be read and was set aside as {}; a new one is filled with \
-             what the journal still holds ({why})",
-            aside.display()
-        );
+        let notice =
+            format!("{what} as {}; filled again with what the journal holds", aside.display());
         *self.notice.lock().unwrap_or_else(PoisonError::into_inner) = Some(notice);
-        file::open(&self.config)
     }
 
     /// Closes every connection, so that the file can be opened again.

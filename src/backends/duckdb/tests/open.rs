@@ -148,11 +148,39 @@ async fn a_file_with_damaged_headers_is_set_aside() {
 }
 
 #[tokio::test]
-async fn a_write_ahead_log_of_garbage_is_set_aside_with_its_file() {
-    is_set_aside("log", |path| {
-        fs::write(path.with_extension("duckdb.wal"), vec![0x5a; 5000]).unwrap();
-    })
-    .await;
+async fn a_file_cut_to_nothing_is_set_aside() {
+    is_set_aside("empty", |path| fs::write(path, b"").unwrap()).await;
+}
+
+#[tokio::test]
+async fn of_a_damaged_log_only_its_rows_come_again() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a").join("t.duckdb");
+    let backend = started(&path);
+    sink(&backend).write(&events(1, 100)).await.unwrap();
+    sink(&backend).close().await;
+    let backend = started(&path);
+    let before = sink(&backend).identity().await.unwrap();
+    sink(&backend).write(&events(101, 200)).await.unwrap();
+    sink(&backend).write(&events(201, 300)).await.unwrap();
+    pull_the_plug(&path, &folder.path().join("b"));
+    let path = folder.path().join("b").join("t.duckdb");
+    let log = path.with_extension("duckdb.wal");
+    let middle = usize::try_from(fs::metadata(&log).unwrap().len() / 2).unwrap();
+    overwrite(&log, middle, &[0x5a; 64]);
+
+    let backend = started(&path);
+    let after = sink(&backend).identity().await.unwrap();
+    assert_ne!(after, before, "delivery has to start over");
+    let notice = sink(&backend).notice().unwrap();
+    assert!(notice.contains("t.duckdb.corrupt-20260201T120000Z.wal"), "{notice}");
+    assert_eq!(rows(&backend, "select count(*) from events").await, [[json!(100)]]);
+    sink(&backend).write(&events(1, 300)).await.unwrap();
+    let found = rows(&backend, "select count(*), count(distinct eid) from events").await;
+    assert_eq!(found, [[json!(300), json!(300)]]);
+    sink(&backend).close().await;
+    let backend = started(&path);
+    assert_eq!(sink(&backend).identity().await.unwrap(), after, "it is renewed once");
 }
 
 #[tokio::test]
@@ -160,16 +188,6 @@ async fn a_healthy_store_has_no_notice() {
     let (_folder, path, identity) = filled().await;
     let backend = started(&path);
     assert_eq!(sink(&backend).identity().await.unwrap(), identity);
-    assert_eq!(sink(&backend).notice(), None);
-}
-
-#[tokio::test]
-async fn an_empty_file_becomes_a_store() {
-    let folder = tempdir().unwrap();
-    let path = folder.path().join("t.duckdb");
-    fs::write(&path, b"").unwrap();
-    let backend = started(&path);
-    sink(&backend).write(&events(1, 1)).await.unwrap();
     assert_eq!(sink(&backend).notice(), None);
 }
 
