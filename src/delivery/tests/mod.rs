@@ -1,1 +1,83 @@
+//! Tests of delivery: its pure parts, a simulated crash at every step, and the real thing.
 
+mod batcher;
+mod crash;
+mod cursor;
+mod poison;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::DateTime;
+use proptest::test_runner::Config as Cases;
+
+use super::batcher::Bounds;
+use super::cursor::{Range, TableCursor};
+use crate::config::{Limits, Strategy, TableLimits};
+use crate::event::{
+    Agent, Body, Campaign, Consent, Event, Ingest, Origin, Page, Place, Track, Who,
+};
+use crate::journal::Position;
+use crate::tables::{Column, Kind, Table};
+
+/// Journal id of events made here.
+const NODE: &str = "node-1";
+
+/// Three tables whose rows differ: every event, every second, every seventh.
+static ALL: Table<Event> = table("all", |e| Some(e));
+static EVEN: Table<Event> = table("even", |e| e.ingest.seq.is_multiple_of(2).then_some(e));
+static SEVENTH: Table<Event> = table("seventh", |e| e.ingest.seq.is_multiple_of(7).then_some(e));
+
+const fn table(name: &'static str, part: fn(&Event) -> Option<&Event>) -> Table<Event> {
+    static COLUMNS: &[Column<Event>] = &[Column { name: "eid", cell: |e, _| e.id.into() }];
+    Table { name, kind: Kind::Append, part, columns: COLUMNS }
+}
+
+/// How many random cases a property is tried with.
+fn cases(default: u32) -> Cases {
+    let asked = std::env::var("DELIVERY_CASES").ok().and_then(|text| text.parse().ok());
+    Cases { failure_persistence: None, ..Cases::with_cases(asked.unwrap_or(default)) }
+}
+
+/// A tracked event at a position.
+fn event(seq: u64) -> Arc<Event> {
+    let at = DateTime::from_timestamp(1_700_000_000 + seq.cast_signed(), 0).unwrap();
+    Arc::new(Event {
+        id: uuid::Uuid::from_u128(u128::from(seq)).into(),
+        received_at: at,
+        created_at: at,
+        origin: Origin::Client,
+        host: "example.com".to_owned(),
+        hhash: String::new(),
+        who: Who::default(),
+        page: Page::default(),
+        campaign: Campaign::default(),
+        agent: Agent::default(),
+        place: Place::default(),
+        consent: Consent::default(),
+        params: serde_json::Map::new(),
+        body: Body::Track(Box::new(Track { ename: Some(format!("e{seq}")), ..Track::default() })),
+        ingest: Ingest { node: NODE.into(), seq },
+    })
+}
+
+fn limits(rows: usize, bytes: usize, age: Duration) -> TableLimits {
+    TableLimits {
+        strategy: Strategy::Hybrid,
+        limits: Limits { rows, bytes, age },
+        priority: 3,
+        retry_attempts: 2,
+        retry_backoff: Duration::from_millis(10),
+    }
+}
+
+fn at(stored: u64) -> TableCursor {
+    TableCursor { stored: Position(stored), sending: None }
+}
+
+fn range(first: u64, last: u64) -> Range {
+    Range { first: Position(first), last: Position(last) }
+}
+
+/// Bounds so wide that they are no reason for anything.
+const WIDE: Bounds = Bounds { memory: usize::MAX, batch_rows: usize::MAX, batch_bytes: usize::MAX };
