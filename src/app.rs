@@ -1,13 +1,238 @@
-//! Composition: builds every part from the settings, starts and stops them in order.
+//! The composition root: builds every part from its section of the configuration, starts them in the
+//! reverse order of the flow, and stops them in its order. Decides nothing about business.
+//!
+//! Start: journal recovered, stores named (they open behind), shippers, listeners. The server serves
+//! with every sink down. Stop: listeners, requests in flight, shippers flush what is due until the
+//! deadline, journal synced and closed. An event is in the journal before it is answered, so a kill
+//! at any point of this loses nothing.
 
-use anyhow::bail;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::Loaded;
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
-/// Serves until told to stop.
+use crate::backends::{self, Backend, Store};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{BackendConfig, Config, Loaded};
+use crate::delivery::{self, Delivery};
+use crate::geo::GeoDb;
+use crate::http::{AppState, Control, Handlers, Server};
+use crate::intake::Intake;
+use crate::journal::{Journal, RealFs};
+use crate::telemetry::{self, Metrics};
+
+/// Share of the stop deadline that requests in flight may take; the rest is for the sinks.
+const DRAIN_SHARE: u32 = 2;
+/// How long blocking calls that ignore the deadline may hold the end of the process.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When a part cannot start.
-pub fn serve(_loaded: Loaded) -> anyhow::Result<()> {
-    bail!("not in this version yet: serving")
+/// When a part cannot start, or one broke for good while serving.
+pub fn serve(loaded: Loaded) -> anyhow::Result<()> {
+    let Loaded { config, notes } = loaded;
+    telemetry::start_logging(&config.log);
+    for note in notes {
+        tracing::warn!(note, "configuration");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let outcome = runtime.block_on(run(config));
+    runtime.shutdown_timeout(LINGER);
+    outcome
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let parts = Parts::start(&config).await?;
+    print_welcome(&parts.server, &config);
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+
+    let stop = CancellationToken::new();
+    let control = tokio::spawn(parts.control.serve(stop.clone()));
+    let mut serving = tokio::spawn(parts.server.serve(stop.clone()));
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        () = parts.journal.failed() => Some("the journal's disk failed; see the log"),
+        () = parts.delivery.failed() => Some("delivery broke; see the log"),
+        _ = &mut serving => Some("the listeners broke; see the log"),
+    };
+    tracing::info!("stopping");
+    stop.cancel();
+    if !serving.is_finished() {
+        drop(serving.await);
+    }
+    parts.delivery.stop(config.server.stop_deadline / DRAIN_SHARE).await;
+    drop(control.await);
+    let journal = parts.journal.clone();
+    tokio::task::spawn_blocking(move || journal.close()).await.context("closing the journal")?;
+    match failure {
+        Some(failure) => bail!(failure),
+        None => Ok(()),
+    }
+}
+
+/// Everything that runs.
+struct Parts {
+    journal: Journal,
+    delivery: Arc<Delivery>,
+    server: Server,
+    control: Control,
+}
+
+impl Parts {
+    async fn start(config: &Config) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let metrics = Arc::new(Metrics::new().context("registering metrics")?);
+        let data = &config.server.data_directory;
+        let cursors = data.join("cursors");
+        for folder in [data, &cursors] {
+            create_private(folder)
+                .with_context(|| format!("creating the folder {}", folder.display()))?;
+        }
+
+        let resume_after = delivery::highest_cursor(&cursors).context("reading the cursors")?;
+        let (journal, recovered) = Journal::open(
+            &config.journal,
+            resume_after,
+            Arc::new(RealFs),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        )
+        .context("opening the journal")?;
+        tracing::info!(
+            last = recovered.last.0,
+            torn_bytes = recovered.torn_bytes,
+            corrupt_frames = recovered.corrupt_frames,
+            "journal opened"
+        );
+
+        let connected = connect(config, &clock)?;
+        let store = connected.iter().find_map(|(backend, _)| backend.store.clone());
+        let delivery =
+            Arc::new(Delivery::start(&connected, &journal, &cursors, &clock, &metrics));
+        await_critical(config, &connected).await?;
+
+        let geo = GeoDb::open(config.intake.geo_ip_database.as_deref())
+            .context("opening the database of places")?;
+        let intake = Intake::open(
+            &config.intake,
+            Arc::new(geo),
+            journal.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        )?;
+        let state = AppState {
+            intake: Arc::new(intake),
+            journal: journal.clone(),
+            health: Arc::new({
+                let delivery = Arc::clone(&delivery);
+                move || delivery.health()
+            }),
+            metrics,
+            started_at: clock.wall(),
+            clock,
+            http: config.server.http.clone(),
+            reading: (&config.intake).into(),
+            durability: config.journal.durability,
+            domains: config.intake.domains.clone(),
+        };
+        let server = Server::bind(&config.server, state.clone()).context("listening")?;
+        let handlers = handlers(config, state, store, &journal);
+        let control = Control::bind(&data.join("tracker.sock"), handlers)
+            .await
+            .context("opening the control socket")?;
+        Ok(Self { journal, delivery, server, control })
+    }
+}
+
+/// Names every configured system; none is waited for.
+fn connect(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Vec<(Backend, crate::config::LimitsByTable)>> {
+    config
+        .backends
+        .iter()
+        .map(|backend| {
+            let connected = backends::connect(backend, Arc::clone(clock))
+                .with_context(|| format!("starting {}", backend.name()))?;
+            Ok((connected, backend.limits().clone()))
+        })
+        .collect()
+}
+
+/// A critical system that cannot be reached ends the start.
+async fn await_critical(
+    config: &Config,
+    connected: &[(Backend, crate::config::LimitsByTable)],
+) -> anyhow::Result<()> {
+    for (settings, (backend, _)) in config.backends.iter().zip(connected) {
+        if let (true, Some(sink)) = (settings.critical(), &backend.sink) {
+            sink.identity().await.with_context(|| {
+                format!("connecting to {}, which is configured as critical", backend.name)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// What the control socket answers with.
+fn handlers(
+    config: &Config,
+    app: AppState,
+    store: Option<Arc<dyn Store>>,
+    journal: &Journal,
+) -> Handlers {
+    let (rows_max, time_max) = config
+        .backends
+        .iter()
+        .map(|BackendConfig::DuckDb(duckdb)| (duckdb.query_rows_max, duckdb.query_time_max))
+        .next()
+        .unwrap_or_default();
+    let (journal, replayed) = (journal.clone(), store.clone());
+    let replay: crate::http::Replay = Arc::new(move |_| {
+        let (journal, store) = (journal.clone(), replayed.clone());
+        Box::pin(async move {
+            let store = store.ok_or("no configured store keeps quarantined rows")?;
+            let done = delivery::replay(&*store, &journal)
+                .await
+                .map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+            Ok(serde_json::json!({"appended": done.appended, "undecodable": done.undecodable}))
+        })
+    });
+    Handlers { app, store, rows_max, time_max, replay }
+}
+
+/// Where to look, for whoever started it.
+fn print_welcome(server: &Server, config: &Config) {
+    if let Some(address) = server.http_address() {
+        println!("tracker listens on http://{address}");
+    }
+    if let Some(address) = server.https_address() {
+        println!("tracker listens on https://{address}");
+    }
+    println!("data in {}", config.server.data_directory.display());
+    let api = config.server.http.api_version;
+    let base = match (server.http_address(), server.https_address()) {
+        (Some(address), _) => format!("curl -i http://{address}"),
+        (None, Some(address)) => format!("curl -ik https://{address}"),
+        (None, None) => return,
+    };
+    println!("try:  {base}/tr/v{api}/tr/ -d '{{\"ename\":\"hello\",\"etyp\":\"try\"}}'");
+    println!("then: tracker query \"select created_at, ename, country from events\"");
+}
+
+fn create_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }

@@ -38,15 +38,15 @@ pub trait Sink: Send + Sync + 'static {
     /// never will.
     async fn write(&self, batch: &Batch) -> Result<(), SinkError>;
 
-    /// What an operator should know although writing works, for `/health`; none as a rule.
-    fn notice(&self) -> Option<String> {
-        None
-    }
-
     /// How long at least one table must rest between two batches; the store decides, because each
     /// batch costs it the same whatever its size.
     fn rest(&self) -> Duration {
         Duration::ZERO
+    }
+
+    /// What an operator should know although writing works, for `/health`; none as a rule.
+    fn notice(&self) -> Option<String> {
+        None
     }
 
     /// Ends the connection after what was written is safe. Called once, last.
