@@ -44,13 +44,15 @@ pub(super) struct Bounds {
     pub(super) batch_rows: usize,
     /// Encoded bytes of one batch.
     pub(super) batch_bytes: usize,
+    /// Encoded bytes read from the journal at once, by which `memory` may be exceeded.
+    pub(super) read_bytes: usize,
 }
 
 impl Bounds {
     /// 64 MiB for each sink, so that one with a backlog of any length leaves the process well below
-    /// 256 MB; batches as large as a column store likes them.
+    /// 256 MB; batches as large as a column store likes them; a few milliseconds of decoding.
     pub(super) const DEFAULT: Self =
-        Self { memory: 64 << 20, batch_rows: 200_000, batch_bytes: 64 << 20 };
+        Self { memory: 64 << 20, batch_rows: 200_000, batch_bytes: 64 << 20, read_bytes: 1 << 20 };
 }
 
 /// Names a lane of one [`Batcher`].

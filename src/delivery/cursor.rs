@@ -22,15 +22,14 @@
 //! Should both slots be unreadable, everything the journal still has is sent again.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::journal::Position;
+use crate::journal::{File, Fs, Position, RealFs};
 
 /// Bytes of one slot: a line for each of a hundred tables, and a multiple of a disk block.
 pub(super) const SLOT_BYTES: usize = 16 << 10;
@@ -164,22 +163,9 @@ fn newest(bytes: &[u8]) -> Option<(usize, u64, Cursor)> {
         .max_by_key(|(_, generation, _)| *generation)
 }
 
-/// Where slots are kept: a file, or a test's memory.
-pub(super) trait Slots: Send + 'static {
-    /// Writes a whole slot and makes it durable.
-    fn write(&mut self, index: usize, slot: &[u8]) -> io::Result<()>;
-}
-
-impl Slots for File {
-    fn write(&mut self, index: usize, slot: &[u8]) -> io::Result<()> {
-        self.write_all_at(slot, (index * SLOT_BYTES) as u64)?;
-        self.sync_data()
-    }
-}
-
 /// A cursor's place on disk.
 pub(super) struct CursorFile {
-    slots: Box<dyn Slots>,
+    file: Arc<dyn File>,
     /// The slot with the newest state known to be durable.
     index: usize,
     generation: u64,
@@ -197,25 +183,27 @@ pub(super) enum Found {
 }
 
 impl CursorFile {
-    /// Opens the file of the store `identity` of the sink `name`, or makes it.
+    /// Opens the file of the store `identity` of the sink `name`, or makes it. Blocks.
     ///
     /// # Errors
     /// When the disk says no.
     pub(super) fn open(
+        fs: &dyn Fs,
         directory: &Path,
         name: &str,
         identity: &str,
         node: &str,
     ) -> io::Result<(Self, Cursor, Found)> {
+        fs.create_folder(directory)?;
         let path = path(directory, name, identity);
-        let (bytes, without) = match std::fs::read(&path) {
-            Ok(bytes) => (bytes, Found::Damaged),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), Found::Nothing),
+        let (file, without) = match fs.open(&path) {
+            Ok(file) => (file, Found::Damaged),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (fs.create(&path)?, Found::Nothing)
+            }
             Err(error) => return Err(error),
         };
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let (mut file, cursor) = Self::over(Box::new(options.open(&path)?), &bytes);
+        let (mut file, cursor) = Self::over(file)?;
         if let Some(cursor) = cursor {
             return Ok((file, cursor, Found::Whole));
         }
@@ -223,16 +211,16 @@ impl CursorFile {
         // Both slots exist from the start, so that later writes change contents only.
         file.write(&cursor)?;
         file.write(&cursor)?;
-        File::open(directory)?.sync_all()?;
+        fs.sync_folder(directory)?;
         Ok((file, cursor, without))
     }
 
-    /// Over `slots`, which hold `bytes` now, with the newest whole state in them.
-    pub(super) fn over(slots: Box<dyn Slots>, bytes: &[u8]) -> (Self, Option<Cursor>) {
-        match newest(bytes) {
-            Some((index, generation, cursor)) => (Self { slots, index, generation }, Some(cursor)),
-            None => (Self { slots, index: 1, generation: 0 }, None),
-        }
+    /// Over an open `file`, with the newest whole state in it.
+    pub(super) fn over(file: Arc<dyn File>) -> io::Result<(Self, Option<Cursor>)> {
+        Ok(match newest(&read(&*file)?) {
+            Some((index, generation, cursor)) => (Self { file, index, generation }, Some(cursor)),
+            None => (Self { file, index: 1, generation: 0 }, None),
+        })
     }
 
     /// Makes `cursor` durable. Blocks for one sync.
@@ -244,7 +232,8 @@ impl CursorFile {
         let slot = encode(cursor, generation)
             .ok_or_else(|| io::Error::other("the cursor is larger than its slot"))?;
         let index = 1 - self.index.min(1);
-        self.slots.write(index, &slot)?;
+        self.file.write_all_at(&slot, (index * SLOT_BYTES) as u64)?;
+        self.file.sync_data()?;
         (self.index, self.generation) = (index, generation);
         Ok(())
     }
@@ -262,25 +251,40 @@ fn path(directory: &Path, name: &str, identity: &str) -> PathBuf {
     directory.join(format!("{readable}-{}.{EXTENSION}", hash.simple()))
 }
 
+/// Both slots, as far as the file has them.
+fn read(file: &dyn File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 2 * SLOT_BYTES];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, filled as u64)? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
 /// The highest position any cursor in `directory` names: a new or shortened journal goes on above
 /// it. Unreadable cursors count for nothing; their sinks start over.
 ///
 /// # Errors
 /// When the folder is there and cannot be read.
 pub fn highest_cursor(directory: &Path) -> io::Result<Position> {
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
+    highest(&RealFs, directory)
+}
+
+pub(super) fn highest(fs: &dyn Fs, directory: &Path) -> io::Result<Position> {
+    let entries = match fs.list(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Position(0)),
-        Err(error) => return Err(error),
+        entries => entries?,
     };
     let mut highest = Position(0);
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            // The older whole slot may name a higher end than the newer one: of a range that was
-            // frozen and then found missing.
-            let bytes = std::fs::read(&path)?;
-            for slot in bytes.chunks(SLOT_BYTES).take(2) {
+    for name in entries.into_iter().map(|entry| entry.name) {
+        if Path::new(&name).extension().is_some_and(|extension| extension == EXTENSION) {
+            // The older slot may name a higher end: of a range that was found missing later.
+            let bytes = read(&*fs.open(&directory.join(name))?)?;
+            for slot in bytes.chunks(SLOT_BYTES) {
                 highest = decode(slot).map_or(highest, |(_, it)| highest.max(it.highest()));
             }
         }

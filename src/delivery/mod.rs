@@ -19,7 +19,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -31,9 +31,10 @@ use tokio_util::task::TaskTracker;
 use crate::backends::{Backend, Guarantee, Sink};
 use crate::clock::Clock;
 use crate::config::LimitsByTable;
-use crate::journal::{Journal, Position};
+use crate::journal::{Fs, Journal, Position, RealFs};
 use crate::tables;
 use crate::telemetry::{LOST_REASONS, Metrics};
+use batcher::Bounds;
 pub use cursor::highest_cursor;
 pub use replay::{RequeueError, Requeued, requeue};
 use shipper::Shipper;
@@ -54,6 +55,13 @@ pub struct Delivery {
     tasks: TaskTracker,
 }
 
+/// Where cursor files are.
+#[derive(Clone)]
+struct Cursors {
+    fs: Arc<dyn Fs>,
+    directory: PathBuf,
+}
+
 /// One sink, as `health` sees it.
 struct Entry {
     name: String,
@@ -64,14 +72,25 @@ struct Entry {
 
 impl Delivery {
     /// Starts one shipper for each of `backends` that is a sink, with its limits. Never waits: a
-    /// sink that cannot be reached is tried again for as long as it takes. Call it within a runtime,
-    /// with a folder for cursors that exists.
+    /// sink that cannot be reached is tried again for as long as it takes. Call it within a runtime.
     pub fn start(
         backends: &[(Backend, LimitsByTable)],
         journal: &Journal,
         cursors_directory: &Path,
         clock: &Arc<dyn Clock>,
         metrics: &Arc<Metrics>,
+    ) -> Self {
+        let cursors = Cursors { fs: Arc::new(RealFs), directory: cursors_directory.to_owned() };
+        Self::start_with(backends, journal, &cursors, clock, metrics, Bounds::DEFAULT)
+    }
+
+    fn start_with(
+        backends: &[(Backend, LimitsByTable)],
+        journal: &Journal,
+        cursors: &Cursors,
+        clock: &Arc<dyn Clock>,
+        metrics: &Arc<Metrics>,
+        bounds: Bounds,
     ) -> Self {
         let stop = watch::Sender::new(None);
         let failed = CancellationToken::new();
@@ -98,10 +117,10 @@ impl Delivery {
                     metrics: Arc::clone(metrics),
                     claims: Arc::clone(&claims),
                 },
-                cursors_directory: cursors_directory.to_owned(),
+                cursors: cursors.clone(),
                 status: Arc::clone(&status),
                 low_water: Share { all: Arc::clone(&low_water), index },
-                bounds: batcher::Bounds::DEFAULT,
+                bounds,
             };
             tasks.spawn(supervise(shipper, stop.subscribe(), Arc::clone(&status), failed.clone()));
             entries.push(Entry {

@@ -9,7 +9,6 @@
 //! is cancel-safe: joining a task set, waiting for the journal, a moment, or a watch.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ use super::poison::{Parts, chain};
 use super::retry::Retry;
 use super::source::{Chunk, Source};
 use super::status::{SinkState, Status};
-use super::{CLOSE_TIME_MAX, Share};
+use super::{CLOSE_TIME_MAX, Cursors, Share};
 use crate::backends::Sink;
 use crate::breaker::Breaker;
 use crate::config::LimitsByTable;
@@ -46,7 +45,7 @@ pub(super) struct Shipper {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) limits: LimitsByTable,
     pub(super) source: Source,
-    pub(super) cursors_directory: PathBuf,
+    pub(super) cursors: Cursors,
     pub(super) status: Arc<Status>,
     pub(super) low_water: Share,
     pub(super) bounds: Bounds,
@@ -101,10 +100,11 @@ impl Shipper {
     }
 
     async fn open_cursor(&self, identity: String) -> io::Result<(Cursor, CursorFile)> {
-        let (directory, name) = (self.cursors_directory.clone(), self.source.sink.to_string());
-        let node = self.source.journal.node();
-        let opened = spawn_blocking(move || CursorFile::open(&directory, &name, &identity, &node));
-        let (file, mut cursor, found) = opened.await.map_err(io::Error::other)??;
+        let Cursors { fs, directory } = self.cursors.clone();
+        let (name, node) = (self.source.sink.to_string(), self.source.journal.node());
+        let open = move || CursorFile::open(&*fs, &directory, &name, &identity, &node);
+        let opened = spawn_blocking(open).await.map_err(io::Error::other)?;
+        let (file, mut cursor, found) = opened?;
         let sink = &*self.source.sink;
         match found {
             Found::Whole => {}
@@ -507,7 +507,8 @@ impl Running {
 
     fn read(&mut self) {
         if let Some(reader) = self.reader.take() {
-            self.reading.spawn(self.shipper.source.clone().read(reader));
+            self.reading
+                .spawn(self.shipper.source.clone().read(reader, self.shipper.bounds.read_bytes));
         }
     }
 
@@ -516,6 +517,10 @@ impl Running {
         self.reader = Some(reader);
         match chunk {
             Ok(chunk) => {
+                if chunk.read <= self.batcher.read() {
+                    // Nothing to be read though something is durable: a journal without a segment.
+                    self.read_at = now + PAUSE;
+                }
                 for (event, bytes) in &chunk.events {
                     self.batcher.push(event, *bytes, now);
                 }

@@ -18,9 +18,6 @@ use crate::event::{self, Event, Ingest};
 use crate::journal::{AppendError, Journal, Position, Reader};
 use crate::telemetry::Metrics;
 
-/// Bytes of records read at once: a few milliseconds of decoding, and what the bound on a sink's
-/// memory may be exceeded by.
-const CHUNK_BYTES: usize = 1 << 20;
 /// Attempts to set an undecodable record aside …
 const ATTEMPTS_MAX: u32 = 3;
 /// … and the pause between them.
@@ -65,12 +62,16 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Reads on. The reader comes back also when the disk said no; `None` only when the process
-    /// is ending.
-    pub(super) async fn read(self, mut reader: Reader) -> Option<(Reader, io::Result<Chunk>)> {
+    /// Reads on, about `bytes_max`. The reader comes back also when the disk said no; `None` only
+    /// when the process is ending.
+    pub(super) async fn read(
+        self,
+        mut reader: Reader,
+        bytes_max: usize,
+    ) -> Option<(Reader, io::Result<Chunk>)> {
         let node = self.journal.node();
         let read = spawn_blocking(move || {
-            let chunk = decode(&mut reader, &node);
+            let chunk = decode(&mut reader, &node, bytes_max);
             (reader, chunk)
         });
         let (reader, chunk) = read.await.ok()?;
@@ -124,8 +125,12 @@ impl Source {
     }
 }
 
-fn decode(reader: &mut Reader, node: &Arc<str>) -> io::Result<(Chunk, Vec<Undecodable>)> {
-    let records = reader.read(CHUNK_BYTES)?;
+fn decode(
+    reader: &mut Reader,
+    node: &Arc<str>,
+    bytes_max: usize,
+) -> io::Result<(Chunk, Vec<Undecodable>)> {
+    let records = reader.read(bytes_max)?;
     let mut chunk = Chunk { events: Vec::with_capacity(records.len()), read: reader.position() };
     let mut undecodable = Vec::new();
     for record in records {

@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-pub use self::fs::{Fs, RealFs};
+pub use self::fs::{File, Fs, RealFs};
 pub use self::reader::Reader;
 pub use self::segment::scan_bytes;
 

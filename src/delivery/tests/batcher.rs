@@ -186,7 +186,7 @@ fn after_a_restart_a_lane_gives_exactly_the_frozen_range_first() {
     let now = Instant::now();
     let frozen = TableCursor { stored: Position(3), sending: Some(range(4, 8)) };
     // One row is due by the new limits, and one row is a batch; the range was frozen by others.
-    let bounds = Bounds { memory: 1, batch_rows: 1, batch_bytes: 1 };
+    let bounds = Bounds { memory: 1, batch_rows: 1, batch_bytes: 1, ..WIDE };
     let tables = [(&EVEN as _, limits(1, 1, LONG), frozen)];
     let mut lanes = Batcher::new(tables, Position(20), bounds);
     push(&mut lanes, 4..=7, now);
@@ -232,7 +232,7 @@ proptest! {
         takes in prop::collection::vec(any::<bool>(), 120),
     ) {
         let start = Instant::now();
-        let bounds = Bounds { memory: 60_000, batch_rows, batch_bytes };
+        let bounds = Bounds { memory: 60_000, batch_rows, batch_bytes, ..WIDE };
         let of = limits(rows, bytes, Duration::from_millis(40));
         let tables =
             [(&ALL as _, of, at(0)), (&EVEN as _, of, at(0)), (&SEVENTH as _, of, at(0))];

@@ -1,22 +1,23 @@
 //! A power cut at every step of freeze → write → commit, with other limits after each restart.
 //!
 //! The same lanes, cursor and bisection as the shipper's, driven step by step against a journal that
-//! is a number, a disk that tears writes, and a store that knows tokens. What is not checked here is
+//! is a number, a disk that keeps only what was synced, and a store that knows tokens. What is not checked here is
 //! the shipper's own waiting; `shipper.rs` beside this does that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::cursor::Disk;
-use super::{ALL, EVEN, NODE, SEVENTH, event, limits};
+use super::{ALL, EVEN, NODE, SEVENTH, WIDE, event, limits};
 use crate::backends::Batch;
 use crate::delivery::batcher::{Batcher, Bounds, Taken};
-use crate::delivery::cursor::{Cursor, CursorFile};
+use crate::delivery::cursor::{Cursor, CursorFile, Found};
 use crate::delivery::poison::{Parts, refused};
 use crate::journal::Position;
+use crate::journal::strict_fs::{StrictFs, Survival};
 use crate::tables::AnyTable;
 
 const RUNS: u64 = 600;
@@ -29,7 +30,7 @@ struct Died;
 struct World {
     random: StdRng,
     head: u64,
-    disk: Disk,
+    disk: StrictFs,
     /// Rows by table, as the store has them.
     rows: BTreeMap<&'static str, Vec<u64>>,
     tokens: BTreeSet<String>,
@@ -49,7 +50,7 @@ impl World {
         Self {
             random,
             head: 0,
-            disk: Disk::default(),
+            disk: StrictFs::new(seed, 1 << 30),
             rows: BTreeMap::new(),
             tokens: BTreeSet::new(),
             set_aside: BTreeSet::new(),
@@ -95,8 +96,13 @@ struct Life {
 
 impl Life {
     fn begin(world: &mut World) -> Self {
-        let (file, cursor) = world.disk.open();
-        let cursor = cursor.unwrap_or_else(|| Cursor::new("store", NODE));
+        let survival = world.random.random_range(0..3);
+        let survival = [Survival::Nothing, Survival::Some, Survival::Everything][survival];
+        world.disk = world.disk.restart(survival);
+        let folder = Path::new("/cursors");
+        let opened = CursorFile::open(&world.disk, folder, "memory", "store", NODE);
+        let (file, cursor, found) = opened.unwrap();
+        assert_ne!(found, Found::Damaged, "one slot is always whole");
         let tables = TABLES.map(|table| {
             let rows = world.random.random_range(1..40);
             let of = limits(rows, 10_000, Duration::from_secs(5));
@@ -109,7 +115,7 @@ impl Life {
         let bounds = Bounds {
             memory: world.random.random_range(20_000..200_000),
             batch_rows: world.random.random_range(1..60),
-            batch_bytes: usize::MAX,
+            ..WIDE
         };
         let lanes = Batcher::new(tables, Position(world.head), bounds);
         Self { lanes, flights: vec![None, None, None], cursor, file, now: Instant::now() }
@@ -143,12 +149,15 @@ impl Life {
             self.cursor.set(table.name(), self.lanes.cursor(lane)).expect("it never moves back");
         }
         if !due.is_empty() || world.chance(30) {
-            if world.chance(3) {
-                world.disk.tear(world.random.random_range(0..400));
-                assert!(self.file.write(&self.cursor).is_err());
+            if world.chance(5) {
+                // Right after the write, or right after the sync.
+                let operation = world.random.random_range(1..=2);
+                world.disk.cut_power_at(world.disk.operations() + operation);
+            }
+            self.file.write(&self.cursor).map_err(|_| Died)?;
+            if !world.disk.is_powered() {
                 return Err(Died);
             }
-            self.file.write(&self.cursor).unwrap();
         }
         world.cut()
     }

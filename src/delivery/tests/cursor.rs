@@ -6,13 +6,13 @@ use proptest::prelude::*;
 
 use super::{NODE, at, cases, range};
 use crate::delivery::cursor::{
-    Cursor, CursorFile, Found, MovedBack, SLOT_BYTES, Slots, TableCursor, highest_cursor,
+    Cursor, CursorFile, Found, MovedBack, SLOT_BYTES, TableCursor, highest_cursor,
 };
-use crate::journal::Position;
+use crate::journal::{File, Position, RealFs};
 
-/// Two slots that survive whoever writes them. A write may be cut after some bytes.
+/// A file that survives whoever writes it. A write may be cut after some bytes.
 #[derive(Clone, Default)]
-pub(super) struct Disk(Arc<Mutex<Inner>>);
+struct Torn(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
@@ -20,27 +20,48 @@ struct Inner {
     tear_after: Option<usize>,
 }
 
-impl Disk {
+impl Torn {
     /// The next write fails after so many bytes.
-    pub(super) fn tear(&self, after: usize) {
+    fn tear(&self, after: usize) {
         self.0.lock().unwrap().tear_after = Some(after);
     }
 
-    pub(super) fn open(&self) -> (CursorFile, Option<Cursor>) {
-        let bytes = self.0.lock().unwrap().bytes.clone();
-        CursorFile::over(Box::new(self.clone()), &bytes)
+    fn open(&self) -> (CursorFile, Option<Cursor>) {
+        CursorFile::over(Arc::new(self.clone())).unwrap()
     }
 }
 
-impl Slots for Disk {
-    fn write(&mut self, index: usize, slot: &[u8]) -> io::Result<()> {
+impl File for Torn {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let inner = self.0.lock().unwrap();
+        // Half of what there is, as a real file may give.
+        let rest = inner.bytes.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let count = rest.len().min(buffer.len()).div_ceil(2);
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
-        inner.bytes.resize(2 * SLOT_BYTES, 0);
         let length = inner.tear_after.take();
-        let written = &slot[..length.unwrap_or(slot.len()).min(slot.len())];
-        let start = index * SLOT_BYTES;
+        let written = &bytes[..length.unwrap_or(bytes.len()).min(bytes.len())];
+        let start = usize::try_from(offset).unwrap();
+        let end = (start + written.len()).max(inner.bytes.len());
+        inner.bytes.resize(end, 0);
         inner.bytes[start..start + written.len()].copy_from_slice(written);
         length.map_or(Ok(()), |_| Err(io::Error::other("power cut")))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_len(&self, _bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().bytes.len() as u64)
     }
 }
 
@@ -52,7 +73,7 @@ fn cursor(stored: u64) -> Cursor {
 }
 
 fn open(directory: &Path) -> (CursorFile, Cursor, Found) {
-    CursorFile::open(directory, "duck db", "store", NODE).unwrap()
+    CursorFile::open(&RealFs, directory, "duck db", "store", NODE).unwrap()
 }
 
 #[test]
@@ -71,7 +92,7 @@ fn what_was_written_is_found_again() {
 fn a_write_torn_at_any_byte_leaves_the_state_before_or_the_new_one() {
     let length = serde_json::to_vec(&cursor(2)).unwrap().len() + 20;
     for torn in 0..=length {
-        let disk = Disk::default();
+        let disk = Torn::default();
         let (mut file, _) = disk.open();
         file.write(&cursor(1)).unwrap();
         disk.tear(torn);
@@ -84,7 +105,7 @@ fn a_write_torn_at_any_byte_leaves_the_state_before_or_the_new_one() {
 
 #[test]
 fn a_failed_write_is_repeated_in_the_same_slot() {
-    let disk = Disk::default();
+    let disk = Torn::default();
     let (mut file, _) = disk.open();
     file.write(&cursor(1)).unwrap();
     for torn in [0, 10, 30, 60] {
@@ -115,7 +136,8 @@ fn another_store_has_another_cursor() {
     let folder = tempfile::tempdir().unwrap();
     let (mut file, _, _) = open(folder.path());
     file.write(&cursor(5)).unwrap();
-    let (_, _, found) = CursorFile::open(folder.path(), "duck db", "store 2", NODE).unwrap();
+    let (_, _, found) =
+        CursorFile::open(&RealFs, folder.path(), "duck db", "store 2", NODE).unwrap();
     assert_eq!(found, Found::Nothing);
     assert_eq!(open(folder.path()).1, cursor(5));
 }
@@ -144,7 +166,7 @@ fn the_highest_cursor_is_the_highest_end_of_any_store() {
     assert_eq!(highest_cursor(&folder.path().join("none")).unwrap(), Position(0));
     assert_eq!(highest_cursor(folder.path()).unwrap(), Position(0));
     open(folder.path()).0.write(&cursor(5)).unwrap();
-    let (mut other, _, _) = CursorFile::open(folder.path(), "b", "s", NODE).unwrap();
+    let (mut other, _, _) = CursorFile::open(&RealFs, folder.path(), "b", "s", NODE).unwrap();
     other.write(&cursor(3)).unwrap();
     std::fs::write(folder.path().join("damaged.cursor"), [9; 100]).unwrap();
     assert_eq!(highest_cursor(folder.path()).unwrap(), Position(14));
@@ -157,7 +179,7 @@ proptest! {
     fn whatever_is_written_torn_and_opened_again_the_last_whole_write_counts(
         writes in prop::collection::vec((0u64..1_000, prop::option::of(0usize..60), any::<bool>()), 1..40),
     ) {
-        let disk = Disk::default();
+        let disk = Torn::default();
         let mut file = disk.open().0;
         let mut expect = None;
         for (stored, torn, reopen) in writes {

@@ -4,6 +4,7 @@ mod batcher;
 mod crash;
 mod cursor;
 mod poison;
+mod shipper;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,4 +81,9 @@ fn range(first: u64, last: u64) -> Range {
 }
 
 /// Bounds so wide that they are no reason for anything.
-const WIDE: Bounds = Bounds { memory: usize::MAX, batch_rows: usize::MAX, batch_bytes: usize::MAX };
+const WIDE: Bounds = Bounds {
+    memory: usize::MAX,
+    batch_rows: usize::MAX,
+    batch_bytes: usize::MAX,
+    read_bytes: 1 << 20,
+};
