@@ -143,7 +143,7 @@ fn a_flat_record_with_32_bit_coordinates_and_empty_texts_is_read() {
 fn text(text: &str) -> Vec<u8> {
     let mut bytes = match u8::try_from(text.len()).unwrap() {
         length @ 0..29 => vec![0x40 | length],
-        length => vec![0x40 | 29, length - 29],
+        length => vec![0x5d, length - 29],
     };
     bytes.extend(text.as_bytes());
     bytes

@@ -230,9 +230,8 @@ impl Preparer {
         let addresses = self.cleaner.apply(event, said, &facts);
         enrich::campaign::apply(event, &addresses, &self.domains);
         self.agents.apply(event, &facts, &self.keys);
-        if self.has_geo {
-            enrich::geo::apply(event, facts.ip, &self.geo, self.has_regions);
-        }
+        let found = self.has_geo.then(|| self.geo.lookup(facts.ip)).flatten().unwrap_or_default();
+        enrich::geo::apply(event, found, self.has_regions);
         let mut event = draft.finish();
         self.policy.apply(&mut event, &facts, &self.keys);
         let cookie = event.who.vid.filter(|_| event.origin == Origin::Client);
@@ -330,12 +329,12 @@ impl Intake {
             field: "event".to_owned(),
             message: error.to_string(),
         })?;
-        let length = record.len();
+        let max = self.preparer.event_bytes_max;
         self.journal.append(record, settle).map_err(|error| match error {
             AppendError::Busy => IntakeError::Busy,
             AppendError::Full => IntakeError::Full,
             AppendError::Failed => IntakeError::Failed,
-            AppendError::TooLarge(max) => IntakeError::TooLarge { length, max },
+            AppendError::TooLarge(length) => IntakeError::TooLarge { length, max },
         })
     }
 

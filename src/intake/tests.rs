@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::{DntPolicy, HashMode};
-use crate::event::{Track, Verdict};
+use crate::event::{Id, Track, Verdict};
 
 pub(super) const CHROME: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 \
                                  (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36";
@@ -64,6 +64,7 @@ fn track(event: &Event) -> &Track {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "columns are optional")]
 fn text(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
@@ -94,14 +95,14 @@ fn every_field_has_its_column_and_the_rest_is_kept_with_case_and_type() {
     assert_eq!(event.who.vid.unwrap().to_string(), ID);
     assert!(!event.who.is_new);
     for found in [
-        event.who.sid.map(|id| id.uuid()),
-        event.who.uid.map(|id| id.uuid()),
-        event.who.oid.map(|id| id.uuid()),
-        event.who.auth_id.map(|id| id.uuid()),
-        event.who.device_id.map(|id| id.uuid()),
-        event.campaign.referral.map(|id| id.uuid()),
-        track(&event).rid.map(|id| id.uuid()),
-        track(&event).invoice_id.map(|id| id.uuid()),
+        event.who.sid.map(Id::uuid),
+        event.who.uid.map(Id::uuid),
+        event.who.oid.map(Id::uuid),
+        event.who.auth_id.map(Id::uuid),
+        event.who.device_id.map(Id::uuid),
+        event.campaign.referral.map(Id::uuid),
+        track(&event).rid.map(Id::uuid),
+        track(&event).invoice_id.map(Id::uuid),
     ] {
         assert_eq!(found, Some(id));
     }
@@ -170,7 +171,7 @@ fn a_text_id_is_mapped_to_the_same_id_each_time_and_only_an_invoice_keeps_its_te
     assert_eq!(one.who, two.who);
     assert_eq!(one.who.vid.unwrap().uuid().get_version_num(), 8);
     assert!(!one.who.is_new);
-    assert_ne!(one.who.vid.map(VisitorId::uuid), one.who.oid.map(|id| id.uuid()));
+    assert_ne!(one.who.vid.map(Id::uuid), one.who.oid.map(Id::uuid));
     let expect = json!({"invoice_id": "INV-7", "orid": "Order-123"});
     assert_eq!(Value::Object(one.params.clone()), expect);
     for text in ["user-123", "org-id", "session-123", "andy"] {
@@ -185,7 +186,7 @@ fn a_new_visitor_is_made_where_none_or_a_malformed_one_was_sent() {
         let made = event(facts(), json!({"vid": vid}));
         assert!(made.who.is_new, "{vid}");
         assert_eq!(made.who.vid.unwrap().uuid().get_version_num(), 7);
-        assert_eq!(made.who.sid.map(|id| id.uuid()), made.who.vid.map(VisitorId::uuid));
+        assert_eq!(made.who.sid.map(Id::uuid), made.who.vid.map(Id::uuid));
     }
     let known = event(facts(), json!({"vid": ID}));
     assert_eq!((known.who.is_new, known.who.sid), (false, None));
@@ -193,13 +194,13 @@ fn a_new_visitor_is_made_where_none_or_a_malformed_one_was_sent() {
 
 #[test]
 fn a_client_event_sets_the_cookie_for_the_registrable_domain_and_a_server_event_none() {
-    let preparer = preparer(&config());
-    let prepared = preparer.prepare(hit(facts(), json!({"vid": ID}))).unwrap();
+    let maker = preparer(&config());
+    let prepared = maker.prepare(hit(facts(), json!({"vid": ID}))).unwrap();
     let cookie = VisitorCookie { vid: ID.parse().unwrap(), domain: text("example.com") };
     assert_eq!(prepared.cookie, Some(cookie));
     let mut server = hit(facts(), json!({"vid": ID}));
     server.origin = Origin::Server;
-    assert_eq!(preparer.prepare(server).unwrap().cookie, None);
+    assert_eq!(maker.prepare(server).unwrap().cookie, None);
 }
 
 #[test]
@@ -424,6 +425,34 @@ fn campaign_and_channel_come_from_the_address_and_the_referrer() {
 }
 
 #[test]
+fn what_was_sent_wins_over_the_address_and_the_address_over_the_time_zone() {
+    let database = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/geo/GeoIP2-City-Test.mmdb");
+    let place = |ip: &str, fields: Value, change: fn(&mut IntakeConfig)| {
+        let mut config = config();
+        change(&mut config);
+        let geo = GeoDb::open(Some(database.as_ref())).unwrap();
+        let keys = Keys::from_bytes([7; 32], HashMode::Keyed, "");
+        let maker = Preparer::new(&config, keys, Arc::new(geo), agents()).unwrap();
+        let mut facts = facts();
+        facts.ip = ip.parse().unwrap();
+        let place = maker.prepare(hit(facts, fields)).unwrap().event.place;
+        (place.country, place.region, place.city, place.lat, place.lon)
+    };
+    let (london, unknown) = ("81.2.69.142", "10.0.0.1");
+    let zone = json!({"tz": "Asia/Calcutta"});
+    let england = (text("GB"), text("england"), text("london"), Some(51.5142), Some(-0.0931));
+    assert_eq!(place(london, zone.clone(), |_| {}), england);
+    assert_eq!(place(unknown, zone.clone(), |_| {}), (text("IN"), None, None, None, None));
+    let off = place(london, json!({"tz": "Asia/Calcutta", "city": "Pune"}), |c| c.geo_ip = false);
+    assert_eq!(off, (text("IN"), None, text("pune"), None, None));
+    let country_only = place(london, zone, |config| config.region_descriptions = false);
+    assert_eq!(country_only, (text("GB"), None, None, Some(51.5142), Some(-0.0931)));
+    let sent = json!({"country": "fr", "region": "Bretagne", "city": "Brest", "lat": 0, "lon": 0});
+    let france = (text("FR"), text("bretagne"), text("brest"), Some(0.0), Some(0.0));
+    assert_eq!(place(london, sent, |_| {}), france);
+}
+
+#[test]
 fn the_verdict_weighs_agent_and_headers() {
     let judge = |change: fn(&mut RequestFacts)| {
         let mut facts = facts();
@@ -477,6 +506,109 @@ fn legacy_hashes_reach_the_event_bit_for_bit() {
 fn a_text_is_cut_at_its_bound() {
     let event = event(facts(), json!({"ename": "ü".repeat(5000)}));
     assert_eq!(track(&event).ename.as_ref().unwrap().len(), 8 << 10);
+}
+
+struct Running {
+    intake: Intake,
+    journal: Journal,
+    metrics: Arc<Metrics>,
+    _folder: tempfile::TempDir,
+}
+
+fn running(change: fn(&mut IntakeConfig)) -> Running {
+    let folder = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(crate::clock::SystemClock);
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let mut journal = crate::config::JournalConfig::new(folder.path().join("journal"));
+    journal.segment_bytes = 1 << 20;
+    let (journal, _) = Journal::open(
+        &journal,
+        crate::journal::Position(0),
+        Arc::new(crate::journal::RealFs),
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+    )
+    .unwrap();
+    let mut config = IntakeConfig::new(folder.path().join("keys"));
+    change(&mut config);
+    let geo = Arc::new(GeoDb::none());
+    let intake = Intake::open(&config, geo, journal.clone(), clock, Arc::clone(&metrics)).unwrap();
+    Running { intake, journal, metrics, _folder: folder }
+}
+
+impl Running {
+    /// Received, stored, quarantined, rejected, in flight.
+    fn counts(&self) -> (u64, u64, u64, u64, i64) {
+        let m = &self.metrics;
+        let in_flight = m.events_in_flight.get();
+        (
+            m.events_received.get(),
+            m.events_stored.get(),
+            m.events_quarantined.get(),
+            m.rejected(),
+            in_flight,
+        )
+    }
+
+    fn rejected(&self, reason: &str) -> u64 {
+        self.metrics.events_rejected.with_label_values(&[reason]).get()
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_event_is_durable_readable_and_counted_once() {
+    let running = running(|_| {});
+    let receipt = running.intake.accept(hit(facts(), json!({"eid": ID, "created": 1}))).unwrap();
+    assert_eq!(receipt.id.to_string(), ID);
+    assert!(receipt.cookie.is_some());
+    receipt.pending.durable().await.unwrap();
+    assert_eq!(running.counts(), (1, 1, 0, 0, 0));
+    assert_eq!(running.metrics.times_replaced.get(), 1);
+    let records = running.journal.reader(crate::journal::Position(0)).read(1 << 20).unwrap();
+    let stored = event::decode(&records[0].bytes).unwrap();
+    assert_eq!((records.len(), stored.id.to_string()), (1, ID.to_owned()));
+}
+
+#[tokio::test]
+async fn malformed_input_is_set_aside_with_its_reason_and_without_its_text() {
+    let running = running(|_| {});
+    let aside = running.intake.quarantine(&facts(), Reason::Malformed, "no JSON", b"{\"email\":");
+    aside.unwrap().pending.durable().await.unwrap();
+    assert_eq!(running.counts(), (1, 0, 1, 0, 0));
+    assert_eq!(running.metrics.quarantined.with_label_values(&["malformed"]).get(), 1);
+    let records = running.journal.reader(crate::journal::Position(0)).read(1 << 20).unwrap();
+    let Body::Quarantine(stored) = event::decode(&records[0].bytes).unwrap().body else { panic!() };
+    assert_eq!((stored.reason, &*stored.message, stored.length), (Reason::Malformed, "no JSON", 9));
+    assert_eq!(stored.raw, None);
+}
+
+#[tokio::test]
+async fn quarantine_keeps_four_kibibytes_where_the_operator_wants_them() {
+    let running = running(|config| config.quarantine_raw = true);
+    let event = running.intake.set_aside(&facts(), Reason::Invalid, "x", &[0xff; 9000]);
+    let Body::Quarantine(aside) = event.body else { panic!() };
+    assert_eq!(aside.length, 9000);
+    assert!(aside.raw.unwrap().len() <= RAW_BYTES_MAX);
+}
+
+#[tokio::test]
+async fn every_refusal_is_counted_with_its_reason() {
+    let running = running(|config| config.dnt_policy = DntPolicy::Drop);
+    let mut private = facts();
+    private.dnt = true;
+    let refused = running.intake.quarantine(&private, Reason::Malformed, "", b"");
+    assert!(matches!(refused, Err(IntakeError::Private)));
+    assert!(matches!(running.intake.accept(hit(private, json!({}))), Err(IntakeError::Private)));
+    let mut large = hit(facts(), json!({}));
+    large.length = usize::MAX;
+    assert!(running.intake.accept(large).is_err());
+    running.intake.refuse(Refusal::Malformed);
+    running.journal.close();
+    assert!(matches!(running.intake.accept(hit(facts(), json!({}))), Err(IntakeError::Failed)));
+    let counts =
+        ["privacy", "too_large", "malformed", "journal_failed"].map(|r| running.rejected(r));
+    assert_eq!(counts, [2, 1, 1, 1]);
+    assert_eq!(running.counts(), (5, 0, 0, 5, 0));
 }
 
 fn any_json() -> impl Strategy<Value = Value> {

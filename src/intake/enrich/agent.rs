@@ -90,7 +90,7 @@ impl Agents {
         drop(handle.map(JoinHandle::join));
     }
 
-    /// What `agent` says; remembered without hashes only when asked through [`Agents::apply`].
+    /// What `agent` says, family and device included once the expressions are compiled.
     pub fn classify(&self, agent: &str) -> Known {
         let (verdict, reason) = bots::of_agent(agent);
         let mut known = Known { class: class(agent), verdict, reason, ..Known::default() };

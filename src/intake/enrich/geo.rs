@@ -4,15 +4,14 @@
 //! Coordinates and postal code belong together: they are taken from the address only when the sender
 //! gave no coordinates. Zero degrees is a place like any other.
 
-use std::net::IpAddr;
-
 use serde_json::Value;
 
 use crate::event::Event;
-use crate::geo::{GeoDb, timezones};
+use crate::geo::{Place, timezones};
 
-/// Fills what is missing in `event.place`; the address itself is privacy's business.
-pub(in super::super) fn apply(event: &mut Event, ip: IpAddr, geo: &GeoDb, has_regions: bool) {
+/// Fills what is missing in `event.place` from what was `found` by address (nothing where geography
+/// is off); the address itself is privacy's business.
+pub(in super::super) fn apply(event: &mut Event, found: Place, has_regions: bool) {
     let place = &mut event.place;
     for (name, degrees, max) in [("lat", &mut place.lat, 90.0), ("lon", &mut place.lon, 180.0)] {
         // Out of range is of the wrong type: it is kept as a custom field.
@@ -20,7 +19,6 @@ pub(in super::super) fn apply(event: &mut Event, ip: IpAddr, geo: &GeoDb, has_re
             event.params.insert(name.to_owned(), Value::from(outside));
         }
     }
-    let found = geo.lookup(ip).unwrap_or_default();
     if place.lat.is_none() && place.lon.is_none() {
         (place.lat, place.lon) = (found.lat, found.lon);
         place.zip = place.zip.take().or(found.zip);
