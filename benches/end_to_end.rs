@@ -63,7 +63,9 @@ fn compare(connections: u32, seconds: u32, rounds: usize) {
         starts.push(server.listening.as_secs_f64() * 1e3);
         // DuckDB opens behind the listener; the round measures the steady state.
         support::Client::connect(server.address)
-            .and_then(|mut client| client.request("POST", "/tr/v1/tr/", &[], b"{\"ename\":\"warm\"}"))
+            .and_then(|mut client| {
+                client.request("POST", "/tr/v1/tr/", &[], b"{\"ename\":\"warm\"}")
+            })
             .expect("a first event");
         server.drained();
         let memory = Memory::watch(server.pid());
@@ -103,7 +105,10 @@ fn compare(connections: u32, seconds: u32, rounds: usize) {
         median(lags),
         median(drain_rates)
     );
-    println!("  memory         {:>10.0} MiB peak without DuckDB's pool (reach: 128)", median(peaks));
+    println!(
+        "  memory         {:>10.0} MiB peak without DuckDB's pool (reach: 128)",
+        median(peaks)
+    );
     println!("  start          {:>10.0} ms to listening (reach: 150)", median(starts));
 }
 

@@ -119,8 +119,7 @@ impl Parts {
 
         let connected = connect(config, &clock)?;
         let store = connected.iter().find_map(|(backend, _)| backend.store.clone());
-        let delivery =
-            Arc::new(Delivery::start(&connected, &journal, &cursors, &clock, &metrics));
+        let delivery = Arc::new(Delivery::start(&connected, &journal, &cursors, &clock, &metrics));
         await_critical(config, &connected).await?;
 
         let geo = GeoDb::open(config.intake.geo_ip_database.as_deref())

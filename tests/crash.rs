@@ -47,7 +47,11 @@ fn load(address: SocketAddr, stop: &AtomicBool) -> Vec<String> {
 }
 
 /// Runs the load for `length` and then does `then` to the server; the ids acknowledged meanwhile.
-fn under_load(server: support::Server, length: Duration, then: impl FnOnce(support::Server)) -> Vec<String> {
+fn under_load(
+    server: support::Server,
+    length: Duration,
+    then: impl FnOnce(support::Server),
+) -> Vec<String> {
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
@@ -70,7 +74,12 @@ fn check_ledger(site: &Site, ledger: &HashSet<String>) {
     let distinct: HashSet<&String> = stored.iter().collect();
     assert_eq!(distinct.len(), stored.len(), "events that stand more than once");
     let lost: Vec<_> = ledger.iter().filter(|id| !distinct.contains(id)).collect();
-    assert!(lost.is_empty(), "{} of {} acknowledged events are lost: {lost:?}", lost.len(), ledger.len());
+    assert!(
+        lost.is_empty(),
+        "{} of {} acknowledged events are lost: {lost:?}",
+        lost.len(),
+        ledger.len()
+    );
 }
 
 fn cycles() -> usize {
@@ -137,7 +146,8 @@ fn stop_under_load_loses_nothing_and_takes_two_seconds_at_most() {
     for _ in 0..5 {
         let server = site.start();
         let mut took = Duration::ZERO;
-        ledger.extend(under_load(server, Duration::from_millis(200), |server| took = server.stop()));
+        ledger
+            .extend(under_load(server, Duration::from_millis(200), |server| took = server.stop()));
         assert!(took <= Duration::from_secs(2), "stop took {took:?}");
     }
     let asked = Instant::now();

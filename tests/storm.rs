@@ -26,14 +26,11 @@ struct Tally {
 /// at any time, not only at rest.
 fn check_books(server: &Server) {
     let mut client = Client::connect(server.address).expect("connecting");
-    let answer =
-        client.request("GET", "/metrics?format=prometheus", &[], b"").expect("an answer");
+    let answer = client.request("GET", "/metrics?format=prometheus", &[], b"").expect("an answer");
     let text = String::from_utf8(answer.body).expect("text");
     let value = |name: &str| -> i64 {
         text.lines()
-            .filter(|line| {
-                line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
-            })
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok())
             .sum()
     };
@@ -92,8 +89,7 @@ fn run(site: &Site, clients: usize, length: Duration) -> (Server, Arc<Tally>, u6
     let (stop, tally) = (Arc::new(AtomicBool::new(false)), Arc::new(Tally::default()));
     let threads: Vec<_> = (0..clients)
         .map(|_| {
-            let (address, stop, tally) =
-                (server.address, Arc::clone(&stop), Arc::clone(&tally));
+            let (address, stop, tally) = (server.address, Arc::clone(&stop), Arc::clone(&tally));
             std::thread::spawn(move || storm(address, &stop, &tally))
         })
         .collect();

@@ -35,7 +35,10 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 
 /// Edges that break the rule of floors, each with a reason. One that is no longer needed fails.
-const EXEMPT_EDGES: &[(&str, &str)] = &[];
+const EXEMPT_EDGES: &[(&str, &str)] = &[
+    // The quarantine counter's label is the closed set of reasons that events know.
+    ("src/telemetry/metrics.rs", "event"),
+];
 
 /// Crates that belong to some places only.
 const BOUND_CRATES: &[(&str, &[&str])] = &[
@@ -43,11 +46,13 @@ const BOUND_CRATES: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/"]),
     ("duckdb", &["src/backends/duckdb/"]),
     ("maxminddb", &["src/geo/"]),
-    ("prometheus", &["src/telemetry/"]),
+    // `/metrics` as JSON is computed from the same families that the text form prints.
+    ("prometheus", &["src/telemetry/", "src/http/"]),
     ("rcgen", &["src/http/"]),
     ("rustls", &["src/http/"]),
     ("tracing_subscriber", &["src/telemetry/"]),
-    ("anyhow", &["src/app.rs", "src/app/", "src/cli/", "src/main.rs"]),
+    // Opening intake fails at start-up only, and then for a person.
+    ("anyhow", &["src/app.rs", "src/cli/", "src/main.rs", "src/intake/mod.rs"]),
     ("std::env", &["src/build.rs", "src/config/", "src/main.rs"]),
 ];
 
@@ -223,9 +228,12 @@ fn bad_edges(path: &str, text: &str) -> Vec<(String, String)> {
 
 /// Complaints about crates named outside their places.
 fn foreign_crates(path: &str, text: &str) -> Vec<String> {
+    // Tests may look at the environment, for the number of their cases.
+    let is_test = path.contains("/tests/") || path.ends_with("/tests.rs");
     let code = code(text);
     let complaints = BOUND_CRATES.iter().filter(|(name, places)| {
-        !places.iter().any(|place| path.starts_with(place)) && names_crate(&code, name)
+        let at_home = places.iter().any(|place| path.starts_with(place));
+        !at_home && !(is_test && *name == "std::env") && names_crate(&code, name)
     });
     complaints.map(|(name, _)| format!("{path} names the crate {name}")).collect()
 }
