@@ -22,7 +22,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{BackendConfig, Config, Loaded};
 use crate::delivery::{self, Delivery};
 use crate::geo::GeoDb;
-use crate::http::{AppState, Control, Handlers, Server};
+use crate::http::{AppState, Control, Handlers, Replay, Server};
 use crate::intake::Intake;
 use crate::journal::{Journal, RealFs};
 use crate::telemetry::{self, Metrics};
@@ -199,12 +199,12 @@ fn handlers(
         .map(|BackendConfig::DuckDb(duckdb)| (duckdb.query_rows_max, duckdb.query_time_max))
         .next()
         .unwrap_or_default();
-    let (journal, replayed) = (journal.clone(), store.clone());
-    let replay: crate::http::Replay = Arc::new(move |_| {
-        let (journal, store) = (journal.clone(), replayed.clone());
+    let (journal, kept, clock) = (journal.clone(), store.clone(), Arc::clone(&app.clock));
+    let replay: Replay = Arc::new(move |_| {
+        let (journal, store, now) = (journal.clone(), kept.clone(), clock.wall());
         Box::pin(async move {
             let store = store.ok_or("no configured store keeps quarantined rows")?;
-            let done = delivery::replay(&*store, &journal)
+            let done = delivery::replay(&*store, &journal, now)
                 .await
                 .map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
             Ok(serde_json::json!({"appended": done.appended, "undecodable": done.undecodable}))

@@ -7,8 +7,11 @@ pub mod memory;
 mod sink;
 mod store;
 
+use std::io;
 use std::sync::Arc;
 
+use crate::clock::Clock;
+use crate::config::BackendConfig;
 pub use sink::{Batch, BoxError, Guarantee, Sink, SinkError};
 pub use store::{Agreement, Link, Rows, Store, StoreError};
 
@@ -23,4 +26,20 @@ pub struct Backend {
     pub sink: Option<Arc<dyn Sink>>,
     /// Answers questions.
     pub store: Option<Arc<dyn Store>>,
+}
+
+/// Names the configured system; connecting happens behind, so this never waits for it.
+///
+/// # Errors
+/// When the program was built without it, or the machine gives no threads.
+pub fn connect(config: &BackendConfig, clock: Arc<dyn Clock>) -> io::Result<Backend> {
+    match config {
+        #[cfg(feature = "duckdb")]
+        BackendConfig::DuckDb(config) => duckdb::connect(config, clock),
+        #[cfg(not(feature = "duckdb"))]
+        BackendConfig::DuckDb(_) => {
+            drop(clock);
+            Err(io::Error::other("this program was built without DuckDB"))
+        }
+    }
 }

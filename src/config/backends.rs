@@ -11,6 +11,29 @@ pub enum BackendConfig {
     DuckDb(DuckDbConfig),
 }
 
+impl BackendConfig {
+    /// Its name in metrics and `/health`.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::DuckDb(duckdb) => &duckdb.name,
+        }
+    }
+
+    /// Whether the start fails when it cannot be reached.
+    pub fn critical(&self) -> bool {
+        match self {
+            Self::DuckDb(duckdb) => duckdb.critical,
+        }
+    }
+
+    /// When its lanes are due.
+    pub fn limits(&self) -> &LimitsByTable {
+        match self {
+            Self::DuckDb(duckdb) => &duckdb.limits,
+        }
+    }
+}
+
 /// The embedded store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DuckDbConfig {

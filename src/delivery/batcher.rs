@@ -70,6 +70,7 @@ pub(super) enum Taken {
 
 /// All lanes of one sink.
 pub(super) struct Batcher {
+    sink: Arc<str>,
     lanes: Vec<Lane>,
     read: Position,
     memory: usize,
@@ -106,9 +107,10 @@ struct Waiting {
 }
 
 impl Batcher {
-    /// Lanes for `tables`, going on where their cursors stand. `head` is the last position of the
+    /// Lanes of `sink` for `tables`, going on where their cursors stand. `head` is the last position of the
     /// journal now: no more of a frozen range than that can be found.
     pub(super) fn new(
+        sink: Arc<str>,
         tables: impl IntoIterator<Item = (&'static dyn AnyTable, TableLimits, TableCursor)>,
         head: Position,
         bounds: Bounds,
@@ -118,7 +120,7 @@ impl Batcher {
             .map(|(table, limits, at)| Lane::new(table, limits, at, head))
             .collect();
         let read = lanes.iter().map(|lane| lane.stored).min().unwrap_or(head);
-        Self { lanes, read, memory: 0, bounds }
+        Self { sink, lanes, read, memory: 0, bounds }
     }
 
     /// The position up to which the journal was read.
@@ -136,7 +138,8 @@ impl Batcher {
         let position = Position(event.ingest.seq);
         debug_assert!(position > self.read, "positions only grow");
         for lane in &mut self.lanes {
-            if position > lane.stored && lane.table.has_row(event) {
+            let is_new = position > lane.stored;
+            if is_new && lane.table.has_row(event) && event.is_for(&self.sink, lane.table.name()) {
                 lane.waiting.push_back(Waiting { event: Arc::clone(event), bytes, since: now });
                 lane.rows_bytes = lane.rows_bytes.saturating_add(bytes);
                 self.memory = self.memory.saturating_add(bytes + EVENT_OVERHEAD);

@@ -36,7 +36,7 @@ use crate::tables;
 use crate::telemetry::{LOST_REASONS, Metrics};
 use batcher::Bounds;
 pub use cursor::highest_cursor;
-pub use replay::{RequeueError, Requeued, requeue};
+pub use replay::{ReplayError, Replayed, replay};
 use shipper::Shipper;
 use source::{Claims, Source};
 use status::Status;

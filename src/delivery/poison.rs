@@ -116,6 +116,19 @@ pub(super) fn undecodable(
     record(id, now, quarantine)
 }
 
+/// The note that the refused row `eid` was put back.
+pub(super) fn replayed(eid: Uuid, now: DateTime<Utc>) -> Event {
+    let quarantine = Quarantine {
+        reason: Reason::Replayed,
+        message: eid.to_string(),
+        length: 0,
+        raw: None,
+        sink: None,
+        table: None,
+    };
+    record(Uuid::new_v5(&NAMESPACE, eid.as_bytes()), now, quarantine)
+}
+
 /// An event that is nothing but `quarantine`.
 fn record(id: Uuid, received_at: DateTime<Utc>, quarantine: Quarantine) -> Event {
     Event {
@@ -133,6 +146,7 @@ fn record(id: Uuid, received_at: DateTime<Utc>, quarantine: Quarantine) -> Event
         consent: Consent::default(),
         params: serde_json::Map::new(),
         body: Body::Quarantine(Box::new(quarantine)),
+        aim: None,
         ingest: Ingest::default(),
     }
 }

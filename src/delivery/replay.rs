@@ -1,87 +1,99 @@
-//! Puts refused rows back on the way to the sinks, after what refused them was mended.
+//! Puts refused rows back on the way to the store that refused them, after the cause was mended.
 //!
-//! The event goes into the journal again under its own id, so every sink gets it once more: a store
-//! that tells events apart by id shows it once.
+//! The event goes into the journal again under its own id, aimed at that one sink and table: every
+//! other place has it already. Behind it goes a quarantine record that names the refused row, so a
+//! second replay passes over it. A row that is refused again is quarantined again, as a new row.
 
-use std::collections::VecDeque;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use serde_json::Value;
 use thiserror::Error;
+use uuid::Uuid;
 
-use crate::event::{self, Event};
-use crate::journal::{AppendError, Journal, Pending};
+use super::poison;
+use crate::backends::{Store, StoreError};
+use crate::event::{self, Aim, Event};
+use crate::journal::{AppendError, Journal};
 
-/// Appends on their way at once: well below the queue of the journal, which requests share.
-const PENDING_MAX: usize = 256;
+/// Rows asked for at once; more come with the next question.
+const ROWS_MAX: usize = 1_000;
+/// Longest a store may take to name them.
+const TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Refused rows that were not put back yet, oldest first.
+const WAITING: &str = "select cast(eid as varchar) as eid, sink, table_name, raw from quarantine q \
+     where reason = 'refused' and raw is not null and cast(eid as varchar) > '{after}' \
+     and not exists (select 1 from quarantine r where r.reason = 'replayed' \
+     and r.message = cast(q.eid as varchar)) group by all order by eid";
 
 /// What became of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Requeued {
+pub struct Replayed {
     /// Durable in the journal again.
     pub appended: u64,
     /// Texts that are no event; left where they are.
     pub undecodable: u64,
 }
 
-/// The journal did not take all rows.
+/// Why not all rows were put back; those before are durable.
 #[derive(Debug, Error)]
-#[error("after {} rows", done.appended)]
-pub struct RequeueError {
-    /// What became of the rows before.
-    pub done: Requeued,
-    /// Why.
-    pub source: AppendError,
+pub enum ReplayError {
+    /// The store does not name its refused rows.
+    #[error("reading the quarantine")]
+    Store(#[from] StoreError),
+    /// The journal does not take them.
+    #[error("appending to the journal")]
+    Journal(#[from] AppendError),
+    /// An event cannot be written as bytes.
+    #[error("encoding an event")]
+    Encode(#[from] event::EncodeError),
 }
 
-/// Appends the events in `rows`, the column `raw` of quarantined rows with the reason `refused`, to
-/// `journal` again. Returns when all are durable.
+/// Puts back every refused row that `store` keeps. Returns when all are durable in `journal`.
 ///
 /// # Errors
-/// When the journal does not take one; those before it are durable.
-pub async fn requeue(journal: &Journal, rows: Vec<String>) -> Result<Requeued, RequeueError> {
-    let mut done = Requeued::default();
-    let mut pending = VecDeque::new();
-    let outcome = append_all(journal, &rows, &mut done, &mut pending).await;
-    let settled = settle(&mut pending, &mut done, 0).await;
-    match outcome.and(settled) {
-        Ok(()) => Ok(done),
-        Err(source) => Err(RequeueError { done, source }),
-    }
-}
-
-async fn append_all(
+/// See [`ReplayError`].
+pub async fn replay(
+    store: &dyn Store,
     journal: &Journal,
-    rows: &[String],
-    done: &mut Requeued,
-    pending: &mut VecDeque<Pending>,
-) -> Result<(), AppendError> {
-    for row in rows {
-        let Some(bytes) = bytes(row) else {
-            done.undecodable += 1;
-            continue;
-        };
-        settle(pending, done, PENDING_MAX - 1).await?;
-        // Counted by whoever asked: nothing arrived from outside.
-        pending.push_back(journal.append(bytes, |_, _| ())?);
+    now: DateTime<Utc>,
+) -> Result<Replayed, ReplayError> {
+    let mut done = Replayed::default();
+    let mut after = String::new();
+    loop {
+        let page = store.query(&WAITING.replace("{after}", &after), ROWS_MAX, TIME_MAX).await?;
+        for row in &page.rows {
+            let [Value::String(eid), Value::String(sink), Value::String(table), raw] = &**row
+            else {
+                continue;
+            };
+            after.clone_from(eid);
+            // The store may give JSON as text or as a value.
+            let event: Option<Event> = match raw {
+                Value::String(text) => serde_json::from_str(text).ok(),
+                value => serde_json::from_value(value.clone()).ok(),
+            };
+            let (Some(event), Ok(eid)) = (event, Uuid::parse_str(eid)) else {
+                done.undecodable += 1;
+                continue;
+            };
+            let aim = Some(Aim { sink: sink.clone(), table: table.clone() });
+            append(journal, Event { aim, ..event }, &poison::replayed(eid, now)).await?;
+            done.appended += 1;
+        }
+        if !page.truncated || page.rows.is_empty() {
+            return Ok(done);
+        }
     }
-    Ok(())
 }
 
-/// Waits until at most `left` appends are on their way.
-async fn settle(
-    pending: &mut VecDeque<Pending>,
-    done: &mut Requeued,
-    left: usize,
-) -> Result<(), AppendError> {
-    while pending.len() > left {
-        let Some(first) = pending.pop_front() else { break };
-        first.durable().await?;
-        done.appended += 1;
+/// The event, and after it is durable the note that it was put back: a crash between the two means
+/// a second replay of that row, never a lost one.
+async fn append(journal: &Journal, event: Event, note: &Event) -> Result<(), ReplayError> {
+    for record in [&event, note] {
+        // Not counted as arrived: nothing came from outside.
+        journal.append(event::encode(record)?, |_, _| ())?.durable().await?;
     }
     Ok(())
-}
-
-/// The row's event as the journal keeps events.
-fn bytes(row: &str) -> Option<Vec<u8>> {
-    let event: Event = serde_json::from_str(row).ok()?;
-    event::encode(&event).ok()
 }

@@ -212,7 +212,7 @@ impl Running {
             });
             cursors.push((table, limits, cursor.table(name, origin)));
         }
-        let batcher = Batcher::new(cursors, journal.durable(), shipper.bounds);
+        let batcher = Batcher::new(Arc::clone(sink), cursors, journal.durable(), shipper.bounds);
         let now = clock.monotonic();
         let reader = Some(journal.reader(batcher.read()));
         Self {

@@ -3,11 +3,13 @@
 use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use crate::journal::Position;
 
 /// What a sink is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SinkState {
     /// Not reached since start.
     Connecting,
@@ -38,11 +40,12 @@ impl SinkState {
 }
 
 /// One sink as `/health` shows it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SinkHealth {
     /// Its configured name.
     pub name: String,
     /// Its configured type.
+    #[serde(rename = "type")]
     pub kind: &'static str,
     /// What it is doing.
     pub state: SinkState,
@@ -51,6 +54,7 @@ pub struct SinkHealth {
     /// Journal records it does not have yet.
     pub lag_events: u64,
     /// Age of the oldest event it does not have, in seconds; 0 when it has all.
+    #[serde(rename = "lag_s")]
     pub lag_seconds: u64,
     /// The last failure in words, since the last success.
     pub last_error: Option<String>,

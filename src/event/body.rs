@@ -103,12 +103,20 @@ pub enum Reason {
     Refused,
     /// A record of the journal could not be decoded.
     Undecodable,
+    /// No input: marks that the refused row named in the message was put back.
+    Replayed,
 }
 
 impl Reason {
     /// Every reason, for metrics that must exist from the start.
-    pub const ALL: [Self; 5] =
-        [Self::Malformed, Self::Invalid, Self::TooLarge, Self::Refused, Self::Undecodable];
+    pub const ALL: [Self; 6] = [
+        Self::Malformed,
+        Self::Invalid,
+        Self::TooLarge,
+        Self::Refused,
+        Self::Undecodable,
+        Self::Replayed,
+    ];
 
     /// The stored word.
     pub fn as_str(self) -> &'static str {
@@ -118,6 +126,7 @@ impl Reason {
             Self::TooLarge => "too_large",
             Self::Refused => "refused",
             Self::Undecodable => "undecodable",
+            Self::Replayed => "replayed",
         }
     }
 }

@@ -60,9 +60,28 @@ pub struct Event {
     pub params: Map<String, Value>,
     /// The part that only this kind of fact has.
     pub body: Body,
+    /// Set on an event that was put back after one store refused it: only that store lacks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aim: Option<Aim>,
     /// Where the journal holds it. Not part of the stored bytes: the reader knows it.
     #[serde(skip)]
     pub ingest: Ingest,
+}
+
+/// The one place an event still has to go to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aim {
+    /// The sink's configured name.
+    pub sink: String,
+    /// The table.
+    pub table: String,
+}
+
+impl Event {
+    /// Whether `table` in `sink` is to have it.
+    pub fn is_for(&self, sink: &str, table: &str) -> bool {
+        self.aim.as_ref().is_none_or(|aim| aim.sink == sink && aim.table == table)
+    }
 }
 
 /// Where in which journal an event stands; with it a store can be audited by range.

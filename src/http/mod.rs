@@ -26,10 +26,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{MethodRouter, any};
 
+pub use control::{Control, Handlers, Replay};
 pub use error::ApiError;
 pub use facts::Caller;
 pub use server::{Server, ServerError};
-pub use state::{AppState, HealthSource, Reading, SinkHealth};
+pub use state::{AppState, HealthSource, Reading};
 pub use tls::TlsError;
 
 use state::Shared;

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use super::answer;
 use super::error::ApiError;
 use super::facts::Caller;
-use super::state::{AppState, Shared, SinkHealth};
+use super::state::{AppState, Shared};
+use crate::delivery::{SinkHealth, SinkState};
 
 /// `/ping`: the process answers.
 pub(super) async fn ping() -> Response {
@@ -63,7 +64,7 @@ pub(super) fn report(app: &AppState) -> (&'static str, Value) {
 }
 
 fn word(journal_healthy: bool, sinks: &[SinkHealth]) -> &'static str {
-    match (journal_healthy, sinks.iter().all(|sink| sink.state == "up")) {
+    match (journal_healthy, sinks.iter().all(|sink| sink.state == SinkState::Up)) {
         (false, _) => FAILING,
         (true, false) => "degraded",
         (true, true) => "ok",
@@ -221,14 +222,14 @@ mod tests {
     use super::*;
     use crate::telemetry::Metrics;
 
-    fn sink(state: &str) -> SinkHealth {
+    fn sink(state: SinkState) -> SinkHealth {
         SinkHealth {
             name: "duckdb".into(),
-            kind: "duckdb".into(),
-            state: state.into(),
+            kind: "duckdb",
+            state,
             guarantee: "exactly-once".into(),
             lag_events: 0,
-            lag_seconds: 0.0,
+            lag_seconds: 0,
             last_error: None,
         }
     }
@@ -236,9 +237,9 @@ mod tests {
     #[test]
     fn a_sink_degrades_and_only_the_journal_fails() {
         assert_eq!(word(true, &[]), "ok");
-        assert_eq!(word(true, &[sink("up")]), "ok");
-        assert_eq!(word(true, &[sink("up"), sink("down")]), "degraded");
-        assert_eq!(word(false, &[sink("up")]), "failing");
+        assert_eq!(word(true, &[sink(SinkState::Up)]), "ok");
+        assert_eq!(word(true, &[sink(SinkState::Up), sink(SinkState::Down)]), "degraded");
+        assert_eq!(word(false, &[sink(SinkState::Up)]), "failing");
     }
 
     #[test]

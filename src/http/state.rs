@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::cors::Origins;
@@ -12,33 +11,13 @@ use super::error::ApiError;
 use super::forwarded::Trusted;
 use crate::clock::Clock;
 use crate::config::{Durability, HttpConfig, IntakeConfig};
+use crate::delivery::SinkHealth;
 use crate::intake::Intake;
 use crate::journal::Journal;
 use crate::telemetry::Metrics;
 
 /// How the sinks are; asked for each `/health` and `/metrics`.
 pub type HealthSource = Arc<dyn Fn() -> Vec<SinkHealth> + Send + Sync>;
-
-/// One sink as `/health` prints it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SinkHealth {
-    /// Its name in the configuration.
-    pub name: String,
-    /// The configured type, for example `duckdb`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `up` while it takes batches; any other word means that it does not.
-    pub state: String,
-    /// What a repeated batch does.
-    pub guarantee: String,
-    /// Journal records it does not have yet.
-    pub lag_events: u64,
-    /// Age of the oldest of them.
-    #[serde(rename = "lag_s")]
-    pub lag_seconds: f64,
-    /// The last failure in words.
-    pub last_error: Option<String>,
-}
 
 /// What the server is given by the composition root.
 #[derive(Clone)]

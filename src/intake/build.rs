@@ -109,6 +109,7 @@ pub(super) fn blank(facts: &RequestFacts, origin: Origin) -> Event {
         consent: Consent { gpc: facts.gpc, dnt: facts.dnt, ..Consent::default() },
         params: Map::new(),
         body: Body::Track(Box::default()),
+        aim: None,
         ingest: Ingest::default(),
     }
 }

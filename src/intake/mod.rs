@@ -393,6 +393,7 @@ fn settle_quarantine(reason: Reason) -> Settle {
         Reason::TooLarge => |metrics, outcome| aside(metrics, outcome, Reason::TooLarge),
         Reason::Refused => |metrics, outcome| aside(metrics, outcome, Reason::Refused),
         Reason::Undecodable => |metrics, outcome| aside(metrics, outcome, Reason::Undecodable),
+        Reason::Replayed => |metrics, outcome| aside(metrics, outcome, Reason::Replayed),
     }
 }
 

@@ -112,6 +112,7 @@ pub(crate) fn event(seq: u64) -> Event {
             seq: Some(seq.cast_signed()),
             thread: None,
         })),
+        aim: None,
         ingest: Ingest { node: Arc::from(NODE), seq },
     }
 }
