@@ -342,3 +342,115 @@ pub(super) fn torn_bytes(
     }
     Ok(torn_end - from)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::fs::InMemory;
+    use super::*;
+
+    const STAMP: Stamp = Stamp { key: 0xDEAD_BEEF, epoch: 7 };
+
+    fn frames(payloads: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (position, payload) in (1..).map(Position).zip(payloads) {
+            encode(&mut bytes, STAMP, position, payload);
+        }
+        bytes
+    }
+
+    /// Positions and payloads of all intact frames, and whether anything was damaged.
+    fn scan(bytes: Vec<u8>) -> (Vec<(u64, Vec<u8>)>, bool) {
+        let end = bytes.len() as u64;
+        let mut scanner = Scanner::new(Arc::new(InMemory(bytes)), STAMP, 0, end, Position(0));
+        let (mut found, mut is_damaged) = (Vec::new(), false);
+        loop {
+            match scanner.next().unwrap() {
+                Found::Frame { position, payload } => found.push((position.0, payload.to_vec())),
+                Found::Damage { .. } => is_damaged = true,
+                Found::Rest { from } => return (found, is_damaged || from < end),
+            }
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_frame_are_fixed() {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, Stamp { key: 0, epoch: 2 }, Position(3), b"hello");
+        let crc = crc32c::crc32c(b"\x05\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0hello");
+        let expected = [
+            &[5, 0, 0, 0][..],
+            &crc.to_le_bytes(),
+            &[2, 0, 0, 0, 0, 0, 0, 0],
+            &[3, 0, 0, 0, 0, 0, 0, 0],
+            b"hello",
+        ];
+        assert_eq!(bytes, expected.concat());
+    }
+
+    #[test]
+    fn remains_of_a_torn_write_are_measured() {
+        let whole = frames(&[vec![1; 100], vec![2; 100]]);
+        let measure = |bytes: &[u8], was_blank| {
+            let file: Arc<dyn File> = Arc::new(InMemory(bytes.to_vec()));
+            torn_bytes(&file, STAMP, 124, bytes.len() as u64, was_blank).unwrap()
+        };
+        let mut torn = whole.clone();
+        torn[200..].fill(0);
+        torn.resize(1000, 0);
+        assert_eq!(measure(&torn, false), 124, "the header tells how much was on its way");
+        assert_eq!(measure(&torn, true), 124);
+        torn[124..148].fill(0);
+        assert_eq!(measure(&torn, false), 0, "old bytes and new ones look alike");
+        assert_eq!(measure(&torn, true), 76, "what is not zero was written");
+        assert_eq!(measure(&whole[..124], true), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_was_encoded_is_found(
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..600), 0..20),
+            garbage in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let bytes = [frames(&payloads), garbage].concat();
+            let expected: Vec<_> = (1..).zip(payloads).collect();
+            prop_assert_eq!(scan(bytes).0, expected);
+        }
+
+        #[test]
+        fn any_one_damaged_byte_costs_one_frame(
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..600), 1..20),
+            place: prop::sample::Index,
+            flip in 1_u8..,
+        ) {
+            let mut bytes = frames(&payloads);
+            let place = place.index(bytes.len());
+            bytes[place] ^= flip;
+            let mut end = 0;
+            let hit = payloads.iter().position(|payload| {
+                end += FRAME_HEADER_BYTES + payload.len();
+                place < end
+            });
+            let hit = hit.map(|at| at as u64 + 1);
+            let expected: Vec<_> =
+                (1..).zip(payloads).filter(|(number, _)| Some(*number) != hit).collect();
+            prop_assert_eq!(scan(bytes), (expected, true));
+        }
+
+        #[test]
+        fn no_bytes_make_a_scan_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            prop_assert!(scan(bytes).0.is_empty());
+        }
+
+        #[test]
+        fn another_key_or_epoch_finds_nothing(payload in prop::collection::vec(any::<u8>(), 0..99)) {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, Stamp { key: 1, ..STAMP }, Position(1), &payload);
+            encode(&mut bytes, Stamp { epoch: 6, ..STAMP }, Position(2), &payload);
+            prop_assert!(scan(bytes).0.is_empty());
+        }
+    }
+}

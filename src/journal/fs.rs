@@ -142,6 +142,8 @@ impl Fs for RealFs {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        // The folder above a bare name is the one we are in.
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         fs::File::open(path)?.sync_all()
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::fs::{self, File};
 use super::segment::{FIRST_FRAME, HEADER_BYTES, Header, SUFFIX, SUFFIX_NEW, Segment, Spare};
 use super::shared::{Gate, Shared, locked};
-use super::table::{Release, Table};
+use super::table::{Release, Table, Told};
 use super::writer::Loss;
 
 /// Files kept ready: one that is next, one behind it for when the next is filled quickly.
@@ -62,11 +62,14 @@ impl Keeper {
     /// True when there is work, false when the thread shall end.
     fn wait(&self) -> bool {
         let mut table = locked(&self.shared.table);
-        if !table.is_woken && !table.is_stopping && table.wanted.is_none() {
+        if table.keeper == Told::Nothing && table.wanted.is_none() {
             table = Shared::wait_timeout(&self.shared.work, table, ROUND);
         }
-        table.is_woken = false;
-        !table.is_stopping
+        if table.keeper == Told::Stop {
+            return false;
+        }
+        table.keeper = Told::Nothing;
+        true
     }
 
     /// Takes back segments nobody needs.
@@ -119,7 +122,7 @@ impl Keeper {
         loop {
             let (wanted, has_enough) = {
                 let table = locked(&self.shared.table);
-                if table.is_stopping {
+                if table.keeper == Told::Stop {
                     return;
                 }
                 let wanted = table
@@ -198,7 +201,7 @@ impl Keeper {
         while done < bytes_max {
             let wanted = {
                 let table = locked(&self.shared.table);
-                if table.is_stopping {
+                if table.keeper == Told::Stop {
                     return Ok(None);
                 }
                 table.wanted.map(|wanted| wanted.max(quick))
@@ -216,7 +219,7 @@ impl Keeper {
             done += slice;
             let took = self.shared.clock.monotonic().saturating_duration_since(began);
             let table = locked(&self.shared.table);
-            if table.wanted.is_none() && !table.is_stopping && !took.is_zero() {
+            if table.wanted.is_none() && table.keeper != Told::Stop && !took.is_zero() {
                 drop(Shared::wait_timeout(&self.shared.work, table, took.min(PAUSE_MAX)));
             }
         }

@@ -36,6 +36,8 @@ mod segment;
 mod shared;
 pub mod strict_fs;
 mod table;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fmt;
@@ -57,6 +59,9 @@ use crate::clock::Clock;
 use crate::config::{Durability, JournalConfig};
 use crate::telemetry::Metrics;
 
+/// Above this is no position: it leaves room to add to one, and no journal lives so long.
+const POSITION_MAX: Position = Position(1 << 62);
+
 /// The file whose lock says that the folder is in use.
 const LOCK_FILE: &str = "lock";
 
@@ -73,7 +78,8 @@ impl fmt::Display for Position {
     }
 }
 
-/// The log. Cheap to clone; the last clone dropped or [`Journal::close`] ends the writer.
+/// The log. Cheap to clone; the last clone dropped or [`Journal::close`] ends the threads, which
+/// blocks until what is queued is written.
 #[derive(Clone)]
 pub struct Journal {
     shared: Arc<Shared>,
@@ -189,7 +195,7 @@ impl Threads {
         self.shared.close_queue();
         // A panic was logged by the hook and has made the journal dead.
         let _ = writer.join();
-        locked(&self.shared.table).is_stopping = true;
+        locked(&self.shared.table).keeper = table::Told::Stop;
         self.shared.work.notify_all();
         let _ = keeper.join();
         drop(lock);
@@ -218,12 +224,17 @@ impl Journal {
     ) -> Result<(Self, Recovered), OpenError> {
         let folder = &config.directory;
         fs.create_folder(folder).map_err(OpenError::Io)?;
+        if let Some(parent) = folder.parent()
+            && let Err(error) = fs.sync_folder(parent)
+        {
+            tracing::warn!(%error, "cannot sync the folder above the journal's");
+        }
         let lock = fs.lock(&folder.join(LOCK_FILE)).map_err(OpenError::Io)?;
         let Some(lock) = lock else { return Err(OpenError::Locked(folder.clone())) };
         let recovery = recovery::recover(&*fs, folder).map_err(OpenError::Io)?;
         let (identity, mut table) = (recovery.identity, recovery.table);
         let recovered = Recovered {
-            last: recovery.tail.max(resume_after),
+            last: recovery.tail.max(resume_after).min(POSITION_MAX),
             torn_bytes: recovery.torn_bytes,
             corrupt_frames: recovery.corrupt_frames,
         };
@@ -319,7 +330,9 @@ impl Journal {
         table.forgotten = position;
         // The keeper looks each second; it is hurried only when a segment may have become free.
         let may_release = table.segments.get(1).is_some_and(|next| next.after <= position);
-        table.is_woken |= may_release;
+        if may_release {
+            table.wake_keeper();
+        }
         drop(table);
         if may_release {
             self.shared.work.notify_one();

@@ -146,9 +146,9 @@ impl Reader {
                     let epoch = scanner.epoch();
                     count_damage(&self.shared, &mut locked(&self.shared.table), epoch, from);
                 }
-                Found::Rest { .. } => {
+                Found::Rest { from } => {
                     scanner.skip_rest();
-                    rest_is_unreadable(&self.shared, scanner.epoch());
+                    count_unreadable_end(&self.shared, scanner.epoch(), from);
                     return Ok(());
                 }
             }
@@ -174,11 +174,13 @@ fn count_damage(shared: &Shared, table: &mut Table, epoch: u64, offset: u64) {
     tracing::warn!(name = segment.name, offset, "skipped damaged bytes of the journal");
 }
 
-/// No intact frame stands between here and the end of the segment. Where the end is known to be
+/// No intact frame stands between `from` and the end of the segment. Where that end is known to be
 /// behind a frame, something is lost; elsewhere the next segment's header tells.
-fn rest_is_unreadable(shared: &Shared, epoch: u64) {
+fn count_unreadable_end(shared: &Shared, epoch: u64, from: u64) {
     let mut table = locked(&shared.table);
     let exact = table.segment_mut(epoch).filter(|segment| segment.end_is_exact);
-    let Some(end) = exact.map(|segment| segment.end) else { return };
-    count_damage(shared, &mut table, epoch, end);
+    let end = exact.map_or(from, |segment| segment.end);
+    if from < end {
+        count_damage(shared, &mut table, epoch, end);
+    }
 }

@@ -14,14 +14,17 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Position;
 use super::frame::{self, Found, Scanner, Stamp};
 use super::fs::{Entry, File, Fs, read_full};
 use super::segment::{
-    FIRST_FRAME, HEADER_BYTES, Header, Identity, Parsed, SUFFIX, SUFFIX_DAMAGED, SUFFIX_NEW,
-    Segment, Spare,
+    EPOCH_MAX, FIRST_FRAME, HEADER_BYTES, Header, Identity, Parsed, SUFFIX, SUFFIX_DAMAGED,
+    SUFFIX_NEW, Segment, Spare,
 };
 use super::table::Table;
+use super::{POSITION_MAX, Position};
+
+/// Shortest file that is worth a segment: the smallest that the settings allow.
+const SPARE_BYTES_MIN: u64 = 2 * FIRST_FRAME;
 
 /// What stood in the folder.
 pub(super) struct Recovery<'a> {
@@ -123,8 +126,7 @@ impl Recovery<'_> {
                 Parsed::Header(header) if header.is_spare() => {
                     self.table.epoch = self.table.epoch.max(header.epoch);
                     let Candidate { name, bytes, file, .. } = candidate;
-                    let is_blank = header.was_blank;
-                    self.table.spares.push_back(Spare { name, file, bytes, is_blank });
+                    self.add_spare(Spare { name, file, bytes, is_blank: header.was_blank });
                 }
                 Parsed::Header(header) => segments.push((header, candidate)),
                 Parsed::Damaged => {
@@ -169,6 +171,9 @@ impl Recovery<'_> {
         let mut front = [0; frame::FRAME_HEADER_BYTES];
         read_full(&*candidate.file, &mut front, FIRST_FRAME).ok()?;
         let (epoch, base) = frame::place_at_front(&front);
+        if epoch > EPOCH_MAX || base > POSITION_MAX {
+            return None;
+        }
         let before = Position(base.0.checked_sub(1)?);
         let stamp = Stamp { key: self.identity.key(), epoch };
         let file = Arc::clone(&candidate.file);
@@ -184,6 +189,15 @@ impl Recovery<'_> {
                 Some(Header { identity, epoch, base, after: before, created_ms, was_blank })
             }
             Ok(Found::Damage { .. } | Found::Rest { .. }) | Err(_) => None,
+        }
+    }
+
+    /// Takes a file without data; one that was cut too short to be of use goes.
+    fn add_spare(&mut self, spare: Spare) {
+        if spare.bytes >= SPARE_BYTES_MIN {
+            self.table.spares.push_front(spare);
+        } else if let Err(error) = self.fs.remove(&self.folder.join(&spare.name)) {
+            tracing::warn!(name = spare.name, %error, "cannot remove a file without data");
         }
     }
 
@@ -215,14 +229,14 @@ impl Recovery<'_> {
             }
         };
         self.tail = self.tail.max(scanner.last());
-        let was_blank = self.was_blank(&*file);
+        let was_blank = was_blank(&*file);
         let torn = frame::torn_bytes(&file, stamp, end, newest.bytes, was_blank)?;
         self.torn_bytes += torn;
         if end == FIRST_FRAME {
             // Nothing was committed here. The next epoch is another one, so it can be used again.
             let Segment { name, bytes, .. } = newest;
             let is_blank = was_blank && torn == 0;
-            self.table.spares.push_front(Spare { name, file, bytes, is_blank });
+            self.add_spare(Spare { name, file, bytes, is_blank });
             return Ok(());
         }
         file.sync_data()?;
@@ -235,10 +249,10 @@ impl Recovery<'_> {
         self.table.segments.push_back(sealed);
         Ok(())
     }
+}
 
-    fn was_blank(&self, file: &dyn File) -> bool {
-        let mut front = vec![0; HEADER_BYTES];
-        let _ = read_full(file, &mut front, 0);
-        matches!(Header::parse(&front), Parsed::Header(header) if header.was_blank)
-    }
+fn was_blank(file: &dyn File) -> bool {
+    let mut front = vec![0; HEADER_BYTES];
+    let is_read = read_full(file, &mut front, 0).is_ok();
+    is_read && matches!(Header::parse(&front), Parsed::Header(header) if header.was_blank)
 }

@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::fs::{File, Fs};
-use super::{Position, frame};
+use super::{POSITION_MAX, Position, frame};
 
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 4096;
@@ -41,6 +41,8 @@ const IDENTITY_FILE: &str = "journal.id";
 
 const MAGIC: [u8; 8] = *b"TRKJRNL\0";
 const VERSION: u32 = 1;
+/// As with positions: no journal gets there.
+pub(super) const EPOCH_MAX: u64 = 1 << 62;
 /// Bytes of the header that carry something.
 const FIELDS_BYTES: usize = 72;
 
@@ -106,7 +108,8 @@ impl Identity {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The fields of a header.
@@ -182,14 +185,17 @@ impl Header {
         let (base, numbers) = numbers.split_first_chunk()?;
         let (after, numbers) = numbers.split_first_chunk()?;
         let (created, numbers) = numbers.split_first_chunk()?;
-        Some(Parsed::Header(Self {
+        let header = Self {
             identity: Identity(*identity),
             epoch: u64::from_le_bytes(*epoch),
             base: Position(u64::from_le_bytes(*base)),
             after: Position(u64::from_le_bytes(*after)),
             created_ms: i64::from_le_bytes(*created),
             was_blank: *numbers.first()? == 1,
-        }))
+        };
+        let is_possible =
+            header.base.max(header.after) <= POSITION_MAX && header.epoch <= EPOCH_MAX;
+        is_possible.then_some(Parsed::Header(header))
     }
 
     /// Makes the header durable.

@@ -27,7 +27,7 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Records of one commit.
 const COMMIT_RECORDS_MAX: usize = 4096;
 /// Payload bytes after which a commit takes no further record.
-const COMMIT_BYTES_MAX: usize = 4 << 20;
+pub(super) const COMMIT_BYTES_MAX: usize = 4 << 20;
 
 /// What the journal may take when nothing is said and the volume is small.
 const DISK_BYTES_DEFAULT: u64 = 1 << 30;
@@ -186,11 +186,11 @@ impl Shared {
         queue.bytes += record.len();
         queue.waiting.push_back(Waiting { position, record, settle, waiter });
         let was_idle = std::mem::replace(&mut queue.is_idle, false);
+        self.metrics.journal_queue.inc();
         drop(queue);
         if was_idle {
             self.arrived.notify_one();
         }
-        self.metrics.journal_queue.inc();
         Ok(position)
     }
 
@@ -301,7 +301,7 @@ impl Shared {
 
     /// Sends the keeper to work.
     pub(super) fn wake_keeper(&self) {
-        locked(&self.table).is_woken = true;
+        locked(&self.table).wake_keeper();
         self.work.notify_one();
     }
 

@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,15 +24,15 @@ use super::fs::{Entry, File, Fs, Lock, Space};
 /// A disk writes this much or nothing.
 const SECTOR_BYTES: usize = 512;
 
-/// How much of what was not synced survives a power cut.
+/// What becomes of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survival {
-    /// Nothing.
+    /// A power cut: it is lost.
     Nothing,
-    /// Each sector and each name by the throw of a coin.
+    /// A power cut: each sector and each name is kept or lost by the throw of a coin.
     Some,
-    /// Everything, as after a kill of the process alone.
-    Everything,
+    /// Only the process was killed: all can still be read, and lost by a power cut later.
+    Killed,
 }
 
 /// The file system as one process sees it, until the power goes. Clones are the same process.
@@ -76,6 +77,8 @@ struct Disk {
     names_durable: BTreeMap<PathBuf, u64>,
     names_waiting: Vec<Renaming>,
     locked: BTreeSet<PathBuf>,
+    /// Bytes of files that cannot be read.
+    unreadable: Vec<(u64, Range<u64>)>,
 }
 
 impl StrictFs {
@@ -96,6 +99,7 @@ impl StrictFs {
             names_durable: BTreeMap::new(),
             names_waiting: Vec::new(),
             locked: BTreeSet::new(),
+            unreadable: Vec::new(),
         };
         Self { disk: Arc::new(Mutex::new(disk)), boot: 0 }
     }
@@ -135,8 +139,8 @@ impl StrictFs {
         self.disk().capacity = bytes;
     }
 
-    /// The power goes and comes back: what was not synced survives as `survival` says. All that was
-    /// opened before, this value included, only fails from now on; the one returned works.
+    /// The process ends, with or without a power cut, and another begins. All that was opened
+    /// before, this value included, only fails from now on; the one returned works.
     #[must_use]
     pub fn restart(&self, survival: Survival) -> Self {
         let mut disk = self.disk();
@@ -162,6 +166,17 @@ impl StrictFs {
         change(&mut inode.live);
         inode.durable.clone_from(&inode.live);
         inode.waiting.clear();
+        Ok(())
+    }
+
+    /// From now on these bytes of a file cannot be read: bad sectors.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn spoil(&self, path: &Path, bytes: Range<u64>) -> io::Result<()> {
+        let mut disk = self.disk();
+        let inode = disk.inode_of(path)?;
+        disk.unreadable.push((inode, bytes));
         Ok(())
     }
 
@@ -219,17 +234,23 @@ impl Disk {
         (mixed ^ (mixed >> 31)) & 1 == 1
     }
 
-    fn survives(&mut self, survival: Survival) -> bool {
+    fn restart(&mut self, survival: Survival) {
         match survival {
-            Survival::Nothing => false,
-            Survival::Some => self.coin(),
-            Survival::Everything => true,
+            Survival::Nothing => self.lose(|_| false),
+            Survival::Some => self.lose(Self::coin),
+            Survival::Killed => {}
         }
+        self.boot += 1;
+        self.powered = true;
+        self.power_cut_at = None;
+        self.failing.clear();
+        self.failing_all = None;
+        self.locked.clear();
     }
 
-    fn restart(&mut self, survival: Survival) {
+    fn lose(&mut self, survives: impl Fn(&mut Self) -> bool) {
         for change in std::mem::take(&mut self.names_waiting) {
-            if self.survives(survival) {
+            if survives(self) {
                 change.apply(&mut self.names_durable);
             }
         }
@@ -243,7 +264,7 @@ impl Disk {
             } else if let Some(inode) = inodes.get_mut(&id) {
                 for change in std::mem::take(&mut inode.waiting) {
                     for sector in Inode::sectors(&change) {
-                        if self.survives(survival) {
+                        if survives(self) {
                             Inode::apply(&mut inode.durable, &sector);
                         }
                     }
@@ -252,12 +273,6 @@ impl Disk {
             }
         }
         self.inodes = inodes;
-        self.boot += 1;
-        self.powered = true;
-        self.power_cut_at = None;
-        self.failing.clear();
-        self.failing_all = None;
-        self.locked.clear();
     }
 
     fn powered(&self, boot: u64) -> io::Result<()> {
@@ -382,7 +397,7 @@ impl Fs for StrictFs {
         let disk = self.disk();
         disk.powered(self.boot)?;
         let inode = disk.inode_of(path)?;
-        Ok(Arc::new(StrictFile { fs: self.clone(), inode, boot: self.boot }))
+        Ok(Arc::new(StrictFile { fs: self.clone(), inode }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -393,7 +408,7 @@ impl Fs for StrictFs {
         }
         let inode = disk.new_inode();
         disk.rename(Renaming { gone: None, here: Some((path.to_owned(), inode)) });
-        Ok(Arc::new(StrictFile { fs: self.clone(), inode, boot: self.boot }))
+        Ok(Arc::new(StrictFile { fs: self.clone(), inode }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -451,25 +466,29 @@ impl Drop for StrictLock {
 struct StrictFile {
     fs: StrictFs,
     inode: u64,
-    boot: u64,
 }
 
 impl File for StrictFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let disk = self.fs.disk();
-        disk.powered(self.boot)?;
+        disk.powered(self.fs.boot)?;
         let file = disk.inodes.get(&self.inode).ok_or(io::ErrorKind::NotFound)?;
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let source = file.live.get(from..).unwrap_or_default();
         let count = source.len().min(buffer.len());
+        let end = offset + count as u64;
+        let mut bad = disk.unreadable.iter().filter(|(inode, _)| *inode == self.inode);
+        if bad.any(|(_, bytes)| bytes.start < end && offset < bytes.end) {
+            return Err(io::Error::other("a bad sector"));
+        }
         buffer.iter_mut().zip(source).for_each(|(target, byte)| *target = *byte);
         Ok(count)
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut disk = self.fs.disk();
-        disk.powered(self.boot)?;
-        let began = disk.begin(self.boot);
+        disk.powered(self.fs.boot)?;
+        let began = disk.begin(self.fs.boot);
         let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
         // A failed write leaves its beginning.
         let written = if began.is_ok() { bytes.len() } else { bytes.len() / 2 };
@@ -481,8 +500,8 @@ impl File for StrictFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.fs.disk();
-        disk.powered(self.boot)?;
-        let began = disk.begin(self.boot);
+        disk.powered(self.fs.boot)?;
+        let began = disk.begin(self.fs.boot);
         let done = disk.sync(self.inode, began);
         disk.finish();
         done
@@ -490,7 +509,7 @@ impl File for StrictFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let mut disk = self.fs.disk();
-        disk.begin(self.boot)?;
+        disk.begin(self.fs.boot)?;
         let len = usize::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let done = disk.change(self.inode, Change::Len(len));
         disk.finish();
@@ -499,7 +518,7 @@ impl File for StrictFile {
 
     fn bytes(&self) -> io::Result<u64> {
         let disk = self.fs.disk();
-        disk.powered(self.boot)?;
+        disk.powered(self.fs.boot)?;
         let file = disk.inodes.get(&self.inode).ok_or(io::ErrorKind::NotFound)?;
         Ok(file.live.len() as u64)
     }

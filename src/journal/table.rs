@@ -7,6 +7,17 @@ use super::Position;
 use super::segment::{Segment, Spare};
 use super::writer::Loss;
 
+/// What the keeper is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// To look when it is time.
+    Nothing,
+    /// To look at once.
+    Look,
+    /// To end.
+    Stop,
+}
+
 /// The list, and what the threads tell each other with it.
 pub(super) struct Table {
     /// Segments with data by epoch, which is also by position. The last one may be written.
@@ -29,10 +40,8 @@ pub(super) struct Table {
     pub(super) wanted: Option<u64>,
     /// Why the writer's wish cannot be granted.
     pub(super) refused: Option<Loss>,
-    /// The keeper has something to do.
-    pub(super) is_woken: bool,
-    /// The keeper ends.
-    pub(super) is_stopping: bool,
+    /// What the keeper is told.
+    pub(super) keeper: Told,
     /// No more wishes are granted.
     pub(super) is_dead: bool,
 }
@@ -51,9 +60,15 @@ impl Table {
             forgotten: Position(0),
             wanted: None,
             refused: None,
-            is_woken: false,
-            is_stopping: false,
+            keeper: Told::Nothing,
             is_dead: false,
+        }
+    }
+
+    /// The keeper shall look at once; whoever calls this notifies it.
+    pub(super) fn wake_keeper(&mut self) {
+        if self.keeper == Told::Nothing {
+            self.keeper = Told::Look;
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError};
 use super::frame::{self, FRAME_HEADER_BYTES, Stamp};
 use super::fs::File;
 use super::segment::{FIRST_FRAME, Header, Segment, Spare};
-use super::shared::{Gate, Shared, Waiting, locked};
+use super::shared::{COMMIT_BYTES_MAX, Gate, Shared, Waiting, locked};
 use super::{AppendError, Position};
 use crate::config::Durability;
 
@@ -48,6 +48,13 @@ struct Active {
     offset: u64,
     /// Length of the file.
     bytes: u64,
+}
+
+/// What one write holds.
+struct Piece {
+    last: Position,
+    records: usize,
+    bytes: usize,
 }
 
 /// The thread's state.
@@ -85,21 +92,24 @@ impl Writer {
         let Some(active) = &self.active else { return };
         let room = active.bytes - active.offset;
         self.buffer.clear();
-        let mut count = 0;
-        let mut last = Position(0);
+        // After a commit of a few very large records the memory goes back.
+        self.buffer.shrink_to(2 * COMMIT_BYTES_MAX);
+        let mut piece = Piece { last: Position(0), records: 0, bytes: 0 };
         for waiting in batch.iter() {
             if self.buffer.len() as u64 + frame_bytes(waiting) > room {
                 break;
             }
             frame::encode(&mut self.buffer, active.stamp, waiting.position, &waiting.record);
-            last = waiting.position;
-            count += 1;
+            piece.last = waiting.position;
+            piece.records += 1;
+            piece.bytes += waiting.record.len();
         }
+        debug_assert!(piece.records > 0, "there was no room for the first record");
         match self.write() {
-            Ok(()) => self.publish(last, batch.drain(..count)),
+            Ok(()) => self.publish(&piece, batch.drain(..piece.records)),
             Err(loss) => {
-                self.lose(batch.drain(..count), loss);
-                self.fail_segment(Position(last.0 + 1), loss);
+                self.lose(batch.drain(..piece.records), loss);
+                self.fail_segment(Position(piece.last.0 + 1), loss);
             }
         }
     }
@@ -121,8 +131,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The records up to `last` are as durable as configured: readers first, then the callers.
-    fn publish(&mut self, last: Position, written: impl Iterator<Item = Waiting>) {
+    /// The piece is as durable as configured: readers first, then the callers.
+    fn publish(&mut self, piece: &Piece, written: impl Iterator<Item = Waiting>) {
         let Some(active) = &self.active else { return };
         self.failures = 0;
         let shared = &self.shared;
@@ -130,21 +140,18 @@ impl Writer {
         if let Some(segment) = table.segments.back_mut() {
             segment.end = active.offset;
         }
-        (table.tail, table.durable) = (last, last);
+        (table.tail, table.durable) = (piece.last, piece.last);
         drop(table);
-        shared.durable.send_replace(last);
-        let (mut records, mut bytes) = (0, 0);
+        shared.durable.send_replace(piece.last);
+        shared.metrics.journal_records.inc_by(piece.records as u64);
+        shared.metrics.journal_bytes.inc_by(piece.bytes as u64);
         for waiting in written {
-            records += 1;
-            bytes += waiting.record.len() as u64;
             shared.settle(waiting, Ok(()));
         }
-        shared.metrics.journal_records.inc_by(records);
-        shared.metrics.journal_bytes.inc_by(bytes);
     }
 
-    fn lose(&self, lost: impl Iterator<Item = Waiting>, loss: Loss) {
-        for waiting in lost {
+    fn lose(&self, waiting: impl Iterator<Item = Waiting>, loss: Loss) {
+        for waiting in waiting {
             self.shared.settle(waiting, Err(loss));
         }
     }
@@ -182,20 +189,21 @@ impl Writer {
     /// Sees to it that a frame of `bytes` fits into the segment; if a new one is begun, its first
     /// position is `next`.
     fn make_room(&mut self, bytes: u64, next: Position) -> Result<(), Loss> {
-        if let Some(active) = &self.active {
-            if active.bytes - active.offset >= bytes {
-                return Ok(());
-            }
-            // The next header says that everything before it is durable, whatever the durability.
-            if self.shared.durability != Durability::Disk
-                && let Err(error) = active.file.sync_data()
-            {
-                let loss = self.shared.note_error("cannot sync a segment", &error);
-                self.fail_segment(next, loss);
-                return self.active.as_ref().map_or(Err(loss), |_| Ok(()));
-            }
-        }
         loop {
+            if let Some(active) = &self.active {
+                if active.bytes - active.offset >= bytes {
+                    return Ok(());
+                }
+                // The next header says that everything before it is durable, whatever `durability`
+                // says.
+                if self.shared.durability != Durability::Disk
+                    && let Err(error) = active.file.sync_data()
+                {
+                    let loss = self.shared.note_error("cannot sync a segment", &error);
+                    self.fail_segment(next, loss);
+                    continue;
+                }
+            }
             let spare = self.wait_for_spare(FIRST_FRAME + bytes)?;
             match self.begin(spare, next) {
                 Ok(()) => return Ok(()),
@@ -218,7 +226,7 @@ impl Writer {
             let place = table.spares.iter().position(|spare| spare.bytes >= bytes);
             if let Some(spare) = place.and_then(|at| table.spares.remove(at)) {
                 table.wanted = None;
-                table.is_woken = true;
+                table.wake_keeper();
                 shared.work.notify_one();
                 return Ok(spare);
             }
@@ -247,8 +255,7 @@ impl Writer {
     pub(super) fn begin_first(&mut self) -> Result<(), Loss> {
         let mut table = locked(&self.shared.table);
         let next = Position(table.durable.0 + 1);
-        let place = table.spares.iter().position(|spare| spare.bytes > FIRST_FRAME);
-        let spare = place.and_then(|at| table.spares.remove(at)).ok_or(Loss::Full)?;
+        let spare = table.spares.pop_front().ok_or(Loss::Full)?;
         drop(table);
         self.begin(spare, next)
     }
@@ -301,6 +308,10 @@ impl Writer {
     /// start has nothing to look for behind it.
     fn finish(&mut self) {
         let Some(active) = self.active.take() else { return };
+        if active.offset == FIRST_FRAME {
+            // Nothing is in it; the next start uses it again.
+            return;
+        }
         let cut = active.file.set_len(active.offset);
         if let Err(error) = cut.and_then(|()| active.file.sync_data()) {
             self.shared.note_error("cannot close a segment", &error);
