@@ -25,6 +25,7 @@ use super::status::{SinkState, Status};
 use super::{CLOSE_TIME_MAX, Cursors, Share};
 use crate::backends::Sink;
 use crate::breaker::Breaker;
+use crate::clock::Clock;
 use crate::config::LimitsByTable;
 use crate::journal::{Position, Reader};
 use crate::tables;
@@ -57,10 +58,7 @@ type Stop = watch::Receiver<Option<Instant>>;
 impl Shipper {
     /// Ships until told to stop, then flushes until the deadline and closes the sink.
     pub(super) async fn run(self, mut stop: Stop) {
-        let opened = tokio::select! {
-            opened = self.open() => Some(opened),
-            _ = stop.wait_for(Option::is_some) => None,
-        };
+        let opened = self.open(&mut stop).await;
         let sink = Arc::clone(&self.sink);
         let clock = Arc::clone(&self.source.clock);
         let status = Arc::clone(&self.status);
@@ -76,27 +74,38 @@ impl Shipper {
         status.change(|seen| seen.state = SinkState::Stopped);
     }
 
-    /// Asks the store who it is, for as long as it takes, and opens its cursor.
-    async fn open(&self) -> (Cursor, CursorFile) {
+    /// Asks the store who it is, for as long as it takes, and opens its cursor. `None` when the
+    /// process stops before.
+    async fn open(&self, stop: &mut Stop) -> Option<(Cursor, CursorFile)> {
         let name = &*self.source.sink;
         let clock = &self.source.clock;
         self.source.metrics.sink_up.with_label_values(&[name]).set(0);
         let mut told = String::new();
         loop {
-            let message = match self.sink.identity().await {
-                Ok(identity) => match self.open_cursor(identity).await {
-                    Ok(opened) => return opened,
-                    Err(error) => format!("opening the cursor: {error}"),
+            let mut stopping = stop.clone();
+            let message = tokio::select! {
+                opened = self.try_open() => match opened {
+                    Ok(opened) => return Some(opened),
+                    Err(message) => message,
                 },
-                Err(error) => chain(&error),
+                () = deadline(&mut stopping, &**clock) => return None,
             };
             if told != message {
                 tracing::warn!(sink = name, error = message, "sink is not reached yet");
                 told.clone_from(&message);
             }
             self.status.change(|seen| seen.last_error = Some(message));
-            clock.sleep_until(clock.monotonic() + PAUSE).await;
+            tokio::select! {
+                () = clock.sleep_until(clock.monotonic() + PAUSE) => {}
+                _ = stop.wait_for(Option::is_some) => return None,
+            }
         }
+    }
+
+    async fn try_open(&self) -> Result<(Cursor, CursorFile), String> {
+        let identity = self.sink.identity().await.map_err(|error| chain(&error))?;
+        let opened = self.open_cursor(identity).await;
+        opened.map_err(|error| format!("opening the cursor: {error}"))
     }
 
     async fn open_cursor(&self, identity: String) -> io::Result<(Cursor, CursorFile)> {
@@ -624,6 +633,14 @@ impl Running {
         }
         self.report();
         self.shipper.source.metrics.sink_up.with_label_values(&[self.name()]).set(0);
+    }
+}
+
+/// Returns at the deadline of a stop, once there is one.
+async fn deadline(stop: &mut Stop, clock: &dyn Clock) {
+    let told = stop.wait_for(Option::is_some).await.ok().and_then(|deadline| *deadline);
+    if let Some(deadline) = told {
+        clock.sleep_until(deadline).await;
     }
 }
 
