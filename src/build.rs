@@ -5,6 +5,8 @@ fn main() {
     if let Ok(folder) = std::env::var("DUCKDB_LIB_DIR") {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
     }
+    // Where the driver puts a library that it fetched itself.
+    println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/deps");
     // Beside the program: how the container image and a release archive carry the library.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN");
 }

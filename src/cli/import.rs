@@ -29,7 +29,7 @@ pub(super) struct ImportArguments {
     /// Format of the log.
     #[arg(long, value_enum, default_value = "combined")]
     format: LogFormat,
-    /// The site the log is of, which a log does not name: example.com or https://example.com
+    /// The site the log is of, which a log does not name: example.com or `https://example.com`
     #[arg(long, default_value = "localhost")]
     host: Site,
     /// Requests under way at once.

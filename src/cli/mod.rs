@@ -62,20 +62,6 @@ struct ConfigArgument {
     config: PathBuf,
 }
 
-/// Which rows to put back: all that were refused, unless told otherwise.
-#[derive(Debug, Clone, Args)]
-struct ReplayArguments {
-    /// Only rows that this sink refused.
-    #[arg(long)]
-    sink: Option<String>,
-    /// Only rows of this table.
-    #[arg(long)]
-    table: Option<String>,
-    /// Configuration file.
-    #[arg(long, default_value = "config.json")]
-    config: PathBuf,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Read the configuration and say all that is wrong, translated or ignored.
@@ -85,7 +71,7 @@ enum Command {
     /// Send a web server's access log as events through a running server.
     Import(import::ImportArguments),
     /// Put rows that a store refused back after a mend, through the running server.
-    Replay(ReplayArguments),
+    Replay(ConfigArgument),
     /// Bring the schema of every store up to date.
     Migrate(ConfigArgument),
     /// Apply the privacy rules to stored data (not in this version yet).
@@ -136,7 +122,7 @@ pub fn run(
         Some(Command::Query(query)) => query::run(&query, env),
         Some(Command::Import(import)) => import::run(&import, env),
         Some(Command::Migrate(at)) => migrate(&at.config, env),
-        Some(Command::Replay(which)) => replay(&which, env),
+        Some(Command::Replay(at)) => replay(&at.config, env),
         Some(Command::Prune(_)) => later("pruning"),
         Some(Command::Export(_)) => later("export"),
         Some(Command::Subject(_)) => later("the subject command"),
@@ -196,18 +182,13 @@ fn migrate(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCo
 }
 
 /// Asks the running server to put rows back; prints what it did.
-fn replay(arguments: &ReplayArguments, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
-    let config = load(&arguments.config, env)?.config;
-    let filters = [("sink", &arguments.sink), ("table", &arguments.table)];
-    let wish: serde_json::Map<_, _> = filters
-        .into_iter()
-        .filter_map(|(key, word)| Some((key.to_owned(), word.clone()?.into())))
-        .collect();
+fn replay(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
+    let config = load(path, env)?.config;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let done = runtime.block_on(ask(&socket(&config), "/replay", &wish.into()));
+    let done = runtime.block_on(ask(&socket(&config), "/replay", &serde_json::json!({})));
     println!("{}", done.context("asking the running server")?);
     Ok(ExitCode::SUCCESS)
 }

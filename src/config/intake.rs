@@ -26,6 +26,7 @@ pub enum HashMode {
 
 /// Everything between a request's facts and a durable event.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the file")]
 pub struct IntakeConfig {
     /// Folder of the installation's keys (`DataDirectory/keys`).
     pub keys_directory: PathBuf,

@@ -1,3 +1,5 @@
+//! Places of known addresses, in both shapes of database.
+
 use super::*;
 
 fn data(name: &str) -> PathBuf {

@@ -110,9 +110,11 @@ impl Connections {
         }
     }
 
-    /// Resolves when no new request is wanted.
+    /// Resolves when it is too late for a first byte: a request that was already sent when the stop
+    /// came is still answered.
     pub(super) async fn stopped(&self) {
         self.stop.asked.cancelled().await;
+        sleep(GOODBYE).await;
     }
 
     /// Cancel-safe throughout: the connection itself is only ever borrowed.

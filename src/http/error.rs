@@ -138,7 +138,8 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let retry = self.is_retry();
-        let close = matches!(self, Self::Timeout | Self::Connections);
+        // The body was not read to its end; what still comes must not be read as a request.
+        let close = matches!(self, Self::Timeout | Self::TooLarge(_) | Self::Connections);
         let mut response = answer::json(self.status(), &Answer { error: self.detail() });
         if retry {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_SECONDS);

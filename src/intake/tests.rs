@@ -1,3 +1,5 @@
+//! Hits in, events out: merging, mapping, privacy and hostile input.
+
 use std::sync::OnceLock;
 
 use proptest::prelude::*;

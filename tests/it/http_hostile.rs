@@ -76,11 +76,15 @@ async fn who_sends_slowly_is_cut_off() {
     let limit = Duration::from_millis(300);
     let served = Served::with(|setup| setup.server.http.timeout = limit).await;
     let started = Instant::now();
-    let (silent, head, body) = tokio::join!(
+    let (silent, head, body, unread, unsent) = tokio::join!(
         served.raw(b""),
         served.raw(b"POST /tr/v1/tr HTTP/1.1\r\nHost: a\r\nX-Slow"),
         served.raw(b"POST /tr/v1/tr HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{\"a\""),
+        served.raw(b"PUT /tr/v1/tr HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"),
+        served.raw(b"PUT /tr/v1/tr HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{\"a\""),
     );
+    assert!(unsent.starts_with("HTTP/1.1 200"), "{unsent}");
+    assert!(unread.starts_with("HTTP/1.1 200"), "a PUT is not read: {unread}");
     assert_eq!(silent, "");
     assert_eq!(head, "");
     assert!(body.starts_with("HTTP/1.1 408"), "{body}");

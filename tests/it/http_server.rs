@@ -67,8 +67,13 @@ async fn stop_lets_a_request_finish_and_closes_idle_connections_at_once() {
     idle.get(served.tls_url("/ping")).send().await.unwrap();
     let silent = TcpStream::connect(served.http).await.unwrap();
     let mut busy = TcpStream::connect(served.http).await.unwrap();
-    let head = b"POST /tr/v1/tr HTTP/1.1\r\nHost: a\r\nContent-Length: 16\r\n\r\n{\"ename\"";
+    let head = b"POST /tr/v1/tr HTTP/1.1\r\nHost: a\r\nContent-Length: 16\r\n\
+                 Expect: 100-continue\r\n\r\n";
     busy.write_all(head).await.unwrap();
+    let mut goes_on = [0; 25];
+    busy.read_exact(&mut goes_on).await.unwrap();
+    assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    busy.write_all(b"{\"ename\"").await.unwrap();
     until("all four are open", || served.app.metrics.connections.get() == 4).await;
     let address = served.http;
     let finish = async {

@@ -1,3 +1,5 @@
+//! Lanes fill, become due and are taken, told the time.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! A cursor never moves back, whatever the file went through.
+
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

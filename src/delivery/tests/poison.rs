@@ -1,3 +1,5 @@
+//! Bisecting a refused batch finds exactly the refused rows.
+
 use std::collections::BTreeSet;
 use std::fmt;
 

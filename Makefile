@@ -1,0 +1,68 @@
+# Everything a developer does here. `make help` lists it; `make run` is the way to try it.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/tmp)/.cache)/tracker
+# Outside the checkout, so that a fresh clone builds on what an older one compiled.
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+# Chooses and names the way DuckDB is linked; sets $$features.
+DUCKDB := . .ci/duckdb
+CARGO := $(DUCKDB) && cargo
+PROGRAM = $(CARGO_TARGET_DIR)/release/tracker
+CONFIG ?= config.json
+LOG ?= tests/data/access_log
+FUZZ_SECONDS ?= 60
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: ## the program, optimised
+	@$(CARGO) build --release --locked --bin tracker $$features
+
+.PHONY: run
+run: build ## build and serve with config.json (CONFIG=other.json)
+	@exec $(PROGRAM) $(CONFIG)
+
+.PHONY: test
+test: ## every test
+	@$(CARGO) test --locked --no-fail-fast $$features
+
+.PHONY: lint
+lint: ## format, clippy and documentation, warnings are errors
+	@cargo fmt --check
+	@$(CARGO) clippy --locked --all-targets $$features -- -D warnings
+	@$(DUCKDB) && RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps $$features
+
+.PHONY: check
+check: lint test ## what CI runs: lint and test
+
+.PHONY: fmt
+fmt: ## format the sources
+	@cargo fmt
+
+.PHONY: bench
+bench: ## measure the hot paths
+	@$(CARGO) bench --locked $$features
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZ_SECONDS (60)
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
+	@for target in $$(cargo fuzz list); do \
+		. .ci/duckdb && cargo fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+.PHONY: replay
+replay: build ## import an access log (LOG=path) into a server and compare what it stored
+	@tests/replay.sh $(PROGRAM) $(LOG)
+
+.PHONY: deny
+deny: ## licences, sources and advisories of the dependencies
+	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked
+	@cargo deny check --config .deny.toml
+
+.PHONY: clean
+clean: ## what was built; data and the cache of libraries stay
+	@cargo clean
