@@ -471,12 +471,16 @@ fn the_verdict_weighs_agent_and_headers() {
         f.hints.clear();
     });
     assert_eq!(bare, expect(Verdict::Crawler, "no_language no_encoding"));
+    let old = judge(|f| {
+        f.language = None;
+        f.user_agent = Some("Mozilla/5.0 (X11; Linux x86_64; rv:25.0) Firefox/25.0".to_owned());
+    });
+    assert_eq!(old, expect(Verdict::Human, "old_browser no_language"));
     let prefetch = judge(|f| drop(f.hints.insert("sec-purpose", "prefetch;prerender".to_owned())));
     assert_eq!(prefetch, expect(Verdict::Preview, "prefetch"));
-    let brand = "\"HeadlessChrome\";v=\"126\"";
     let headless =
         judge(|f| drop(f.hints.insert("sec-ch-ua", "\"HeadlessChrome\";v=\"126\"".into())));
-    assert_eq!(headless, expect(Verdict::Headless, "headless_hint"), "{brand}");
+    assert_eq!(headless, expect(Verdict::Headless, "headless_hint"));
     let mismatch = judge(|f| drop(f.hints.insert("sec-ch-ua-platform", "\"macOS\"".to_owned())));
     assert_eq!(mismatch, expect(Verdict::Human, "hint_mismatch"));
     // The agent of a server that speaks for a visitor says nothing about the visitor.
