@@ -97,7 +97,7 @@ struct Life {
 impl Life {
     fn begin(world: &mut World) -> Self {
         let survival = world.random.random_range(0..3);
-        let survival = [Survival::Nothing, Survival::Some, Survival::Everything][survival];
+        let survival = [Survival::Nothing, Survival::Some, Survival::Killed][survival];
         world.disk = world.disk.restart(survival);
         let folder = Path::new("/cursors");
         let opened = CursorFile::open(&world.disk, folder, "memory", "store", NODE);
