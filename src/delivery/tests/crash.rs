@@ -117,7 +117,7 @@ impl Life {
             batch_rows: world.random.random_range(1..60),
             ..WIDE
         };
-        let lanes = Batcher::new(tables, Position(world.head), bounds);
+        let lanes = Batcher::new("sink".into(), tables, Position(world.head), bounds);
         Self { lanes, flights: vec![None, None, None], cursor, file, now: Instant::now() }
     }
 

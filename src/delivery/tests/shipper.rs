@@ -15,8 +15,9 @@ use crate::backends::memory::{Fault, Memory};
 use crate::clock::{Clock, ManualClock};
 use crate::config::{JournalConfig, LimitsByTable, TableLimits};
 use crate::delivery::cursor::highest;
-use crate::delivery::{Cursors, Delivery, SinkHealth, SinkState, requeue};
-use crate::event::{self, Body};
+use crate::delivery::replay::put_back;
+use crate::delivery::{Cursors, Delivery, SinkHealth, SinkState};
+use crate::event::{self, Aim, Body};
 use crate::journal::strict_fs::{StrictFs, Survival};
 use crate::journal::{Journal, Position};
 use crate::telemetry::Metrics;
@@ -235,9 +236,18 @@ async fn exactly_the_bad_rows_go_to_quarantine_and_the_rest_is_delivered() {
 
     // What refused them was mended: they are put back as they were.
     sink.reject_nothing();
-    let rows = vec![raw(0), "no event".to_owned(), raw(1), raw(2), raw(3)];
-    let done = requeue(&rig.journal, rows).await.unwrap();
-    assert_eq!((done.appended, done.undecodable), (4, 1));
+    let aim = |sink: &str| Aim { sink: sink.to_owned(), table: "events".to_owned() };
+    for (index, text) in [raw(0), raw(1), raw(2), raw(3)].into_iter().enumerate() {
+        let eid = uuid::Uuid::from_u128(index as u128).to_string();
+        assert!(
+            put_back(&rig.journal, &eid, aim("a"), &text.into(), rig.clock.wall()).await.unwrap()
+        );
+    }
+    let eid = uuid::Uuid::nil().to_string();
+    let elsewhere = put_back(&rig.journal, &eid, aim("b"), &raw(0).into(), rig.clock.wall());
+    assert!(elsewhere.await.unwrap(), "durable, but not for this sink");
+    let nonsense = put_back(&rig.journal, &eid, aim("a"), &"no event".into(), rig.clock.wall());
+    assert!(!nonsense.await.unwrap());
     rig.until_after(SECOND, || sink.rows("events").len() == 40).await;
     assert_eq!(numbers(&sink, "events")[36..], [3, 17, 18, 40]);
 }
