@@ -206,6 +206,20 @@ fn a_client_event_sets_the_cookie_for_the_registrable_domain_and_a_server_event_
 }
 
 #[test]
+fn an_address_in_the_event_is_believed_from_a_trusted_peer_only() {
+    for (value, is_trusted, is_believed) in
+        [("8.8.4.77", true, true), ("8.8.4.77", false, false), ("8.8.4", true, false)]
+    {
+        let mut facts = facts();
+        facts.trusted = is_trusted;
+        let event = preparer(&config()).prepare(hit(facts, json!({"ip": value}))).unwrap().event;
+        let is_named = event.place.ip == Some("8.8.4.0".parse().unwrap());
+        assert_eq!(is_named, is_believed, "{value} {is_trusted}");
+        assert_eq!(event.params.get("ip"), None);
+    }
+}
+
+#[test]
 fn a_time_is_believed_within_72_hours_or_from_a_trusted_peer() {
     let hour = 3_600_000;
     let now = 1_790_000_000_000_i64;
