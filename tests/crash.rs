@@ -38,7 +38,7 @@ fn load(address: SocketAddr, stop: &AtomicBool) -> Vec<String> {
     while !stop.load(Ordering::Relaxed) {
         turn += 1;
         // Every eighth request is a batch, so that both answers are in the ledger.
-        let ids: Vec<String> = (0..if turn % 8 == 0 { 5 } else { 1 })
+        let ids: Vec<String> = (0..if turn.is_multiple_of(8) { 5 } else { 1 })
             .map(|_| uuid::Uuid::now_v7().to_string())
             .collect();
         let events: Vec<_> = ids

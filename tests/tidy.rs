@@ -273,7 +273,7 @@ fn named_below_crate(code: &str, name: &str) -> bool {
 fn untidy(path: &str, text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     let head = text.lines().next().unwrap_or("");
-    if !head.strip_prefix("//! ").is_some_and(|sentence| sentence.len() > 10) {
+    if head.strip_prefix("//! ").is_none_or(|sentence| sentence.len() <= 10) {
         complaints.push(format!("{path} does not begin with a sentence about what it is"));
     }
     if let Some(name) =

@@ -28,6 +28,9 @@ use crate::http::control::AskError;
 use lines::Lines;
 use send::{Sender, Sent};
 
+/// A line's number, and what became of it.
+type SentLine = (u64, Result<Sent, ImportError>);
+
 /// The namespace of imported events' ids (version 5 UUIDs).
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f0c_9a1e_52d7_4c0b_9e37_1d5a_8b64_f2c3);
 
@@ -139,7 +142,7 @@ pub async fn run(
     let file_error = |error| ImportError::File(import.file.clone(), error);
     let mut lines = Lines::open(&import.file).map_err(file_error)?;
     let sender = Sender::new(&import.url, import.in_flight)?;
-    let mut tasks: JoinSet<(u64, Result<Sent, ImportError>)> = JoinSet::new();
+    let mut tasks: JoinSet<Outcome> = JoinSet::new();
     let (start, mut reported) = (Instant::now(), Instant::now());
     let mut outcome = Outcome::default();
     while let Some(line) = lines.next().map_err(file_error)? {
@@ -183,7 +186,7 @@ impl Outcome {
 
     fn settle(
         &mut self,
-        joined: Option<Result<(u64, Result<Sent, ImportError>), tokio::task::JoinError>>,
+        joined: Option<Result<SentLine, tokio::task::JoinError>>,
     ) -> Result<(), ImportError> {
         match joined {
             None => Ok(()),

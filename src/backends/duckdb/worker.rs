@@ -83,11 +83,11 @@ impl Worker {
     /// Serves commands until the channel or the store is closed.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
         lower_priority(NICE);
-        let _ = self.guarded(|worker| worker.ready());
+        let _ = self.guarded(Worker::ready);
         loop {
             match commands.recv_timeout(IDLE) {
                 Ok(Command::Identity(reply)) => {
-                    let identity = self.guarded(|worker| worker.identity());
+                    let identity = self.guarded(Worker::identity);
                     let _ = reply.send(identity);
                 }
                 Ok(Command::Write(batch, reply)) => {
