@@ -142,7 +142,7 @@ pub async fn run(
     let file_error = |error| ImportError::File(import.file.clone(), error);
     let mut lines = Lines::open(&import.file).map_err(file_error)?;
     let sender = Sender::new(&import.url, import.in_flight)?;
-    let mut tasks: JoinSet<Outcome> = JoinSet::new();
+    let mut tasks: JoinSet<SentLine> = JoinSet::new();
     let (start, mut reported) = (Instant::now(), Instant::now());
     let mut outcome = Outcome::default();
     while let Some(line) = lines.next().map_err(file_error)? {
