@@ -187,9 +187,11 @@ impl Scanner {
         self.end = self.end.max(end);
     }
 
-    /// Gives up what is left before the end.
-    pub(super) fn skip_rest(&mut self) {
+    /// Gives up what is left before the end, and says how much that was.
+    pub(super) fn skip_rest(&mut self) -> u64 {
+        let skipped_bytes = self.end.saturating_sub(self.offset);
         self.offset = self.end;
+        skipped_bytes
     }
 
     /// The next thing in the file.
