@@ -125,10 +125,12 @@ impl Shared {
     ) -> Self {
         let Outside { fs, clock, metrics } = outside;
         let folder = config.directory.clone();
+        let volume = fs.space(&folder).map_or(u64::MAX, |space| space.total);
         let disk_bytes_max = match config.disk_bytes_max {
-            0 => fs.space(&folder).map_or(0, |space| space.total / 10).max(DISK_BYTES_DEFAULT),
+            0 => (volume / 10).max(DISK_BYTES_DEFAULT),
             bytes => bytes,
-        };
+        }
+        .min(volume);
         // Room is taken and given back by whole segments, so there must be some.
         let segment_bytes = config.segment_bytes.min(disk_bytes_max / SEGMENTS_MIN);
         let segment_bytes = (segment_bytes - segment_bytes % 4096).max(2 * FIRST_FRAME);
