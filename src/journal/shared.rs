@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use super::frame::{FRAME_HEADER_BYTES, RECORD_BYTES_MAX};
+use super::frame::{COMMIT_BYTES_MAX, FRAME_HEADER_BYTES, RECORD_BYTES_MAX};
 use super::fs::Fs;
 use super::keeper::loss_of;
 use super::segment::{FIRST_FRAME, Identity};
@@ -26,8 +26,6 @@ use crate::telemetry::Metrics;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Records of one commit.
 const COMMIT_RECORDS_MAX: usize = 4096;
-/// Payload bytes after which a commit takes no further record.
-pub(super) const COMMIT_BYTES_MAX: usize = 4 << 20;
 
 /// What the journal may take when nothing is said and the volume is small.
 const DISK_BYTES_DEFAULT: u64 = 1 << 30;
