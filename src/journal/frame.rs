@@ -311,8 +311,8 @@ fn read_blocks(
 }
 
 /// How many of the bytes from `from` to `end`, where no intact frame stands, are remains of frames
-/// that were being written, which is one commit. In a segment that was blank before, whatever is not zero; in one that
-/// was used before, what the headers that got through announce.
+/// that were being written, which is one commit. In a segment that was blank before, whatever is
+/// not zero; in one that was used before, what the headers that got through announce.
 pub(super) fn torn_bytes(
     file: &Arc<dyn File>,
     stamp: Stamp,
