@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,15 @@ const ROUNDS: usize = 60;
 
 fn settle(_: &Metrics, _: Result<(), &AppendError>) {}
 
+fn open(folder: PathBuf) -> (Journal, JournalConfig) {
+    let mut config = JournalConfig::new(folder);
+    config.keep = Duration::ZERO;
+    config.disk_bytes_max = 2 << 30;
+    let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::new().unwrap()));
+    let fs = Arc::new(RealFs);
+    (Journal::open(&config, Position(0), fs, clock, metrics).unwrap().0, config)
+}
+
 struct Bench {
     journal: Journal,
     plain: File,
@@ -34,12 +43,7 @@ struct Bench {
 
 impl Bench {
     fn new(folder: &Path) -> Self {
-        let mut config = JournalConfig::new(folder.join("journal"));
-        config.keep = Duration::ZERO;
-        config.disk_bytes_max = 2 << 30;
-        let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::new().unwrap()));
-        let (journal, _) =
-            Journal::open(&config, Position(0), Arc::new(RealFs), clock, metrics).unwrap();
+        let (journal, config) = open(folder.join("journal"));
         let bench = Self {
             journal,
             plain: File::create(folder.join("plain")).unwrap(),
@@ -83,6 +87,27 @@ fn timed(work: impl FnOnce()) -> Duration {
     began.elapsed()
 }
 
+/// How long opening takes, without what is done behind it.
+fn opened(folder: PathBuf) -> Duration {
+    let began = Instant::now();
+    let journal = open(folder);
+    let took = began.elapsed();
+    drop(journal);
+    took
+}
+
+/// How long the journal takes to open when the process was killed: a copy of its files while it
+/// runs is what a kill leaves.
+fn open_after_kill(folder: &Path) -> Duration {
+    let copy = folder.join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(folder.join("journal")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    opened(copy)
+}
+
 fn main() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut bench = Bench::new(folder.path());
@@ -109,4 +134,6 @@ fn main() {
         let ratio = ours.as_secs_f64() / plain.as_secs_f64();
         println!("journal K={records}: {ours:?}, plain file {plain:?}, ratio {ratio:.2}");
     }
+    println!("journal open after a kill: {:?}", open_after_kill(folder.path()));
+    println!("journal open of a new folder: {:?}", opened(folder.path().join("new")));
 }

@@ -27,6 +27,9 @@ pub(super) const FRAME_HEADER_BYTES: usize = 24;
 /// room for its envelope, and bounds what a damaged length can make a reader load.
 pub(super) const RECORD_BYTES_MAX: usize = 16 << 20;
 
+/// Payload bytes after which a commit takes no further record.
+pub(super) const COMMIT_BYTES_MAX: usize = 4 << 20;
+
 /// What a scanner loads at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -112,9 +115,7 @@ fn u64_of(bytes: &[u8], at: usize) -> u64 {
 /// Offset of the first place in `bytes`, from `from` on, where the header of a frame with this
 /// epoch may stand. The place may be so near the end that only the epoch is there.
 fn candidate(bytes: &[u8], from: usize, epoch: u64) -> Option<usize> {
-    let wanted = epoch.to_le_bytes();
-    let tail = bytes.get(from + 8..)?;
-    tail.windows(8).position(|window| window == wanted).map(|at| from + at)
+    memchr::memmem::find(bytes.get(from + 8..)?, &epoch.to_le_bytes()).map(|at| from + at)
 }
 
 /// What a [`Scanner`] came upon.
@@ -187,9 +188,11 @@ impl Scanner {
         self.end = self.end.max(end);
     }
 
-    /// Gives up what is left before the end.
-    pub(super) fn skip_rest(&mut self) {
+    /// Gives up what is left before the end, and says how much that was.
+    pub(super) fn skip_rest(&mut self) -> u64 {
+        let skipped_bytes = self.end.saturating_sub(self.offset);
         self.offset = self.end;
+        skipped_bytes
     }
 
     /// The next thing in the file.
@@ -308,8 +311,8 @@ fn read_blocks(
 }
 
 /// How many of the bytes from `from` to `end`, where no intact frame stands, are remains of frames
-/// that were being written. In a segment that was blank before, whatever is not zero; in one that
-/// was used before, what the headers that got through announce.
+/// that were being written, which is one commit. In a segment that was blank before, whatever is
+/// not zero; in one that was used before, what the headers that got through announce.
 pub(super) fn torn_bytes(
     file: &Arc<dyn File>,
     stamp: Stamp,
@@ -317,6 +320,7 @@ pub(super) fn torn_bytes(
     end: u64,
     was_blank: bool,
 ) -> io::Result<u64> {
+    let end = end.min(from + COMMIT_BYTES_MAX as u64 + RECORD_BYTES_MAX as u64);
     let mut scan = Scanner::new(Arc::clone(file), stamp, from, end, Position(0));
     let mut torn_end = from;
     let mut at = from;

@@ -73,16 +73,18 @@ impl Reader {
         if scanner.offset() < segment.end {
             return Next::Here;
         }
-        let end = segment.end;
+        let (end, is_exact) = (segment.end, segment.end_is_exact);
         let Some(after) = table.after(epoch) else {
             // Between the last record and the durable position there is nothing: the journal went
             // on above a cursor when it was opened.
             self.position = table.durable;
             return Next::Nothing;
         };
-        let (base, lost) = (after.base, after.after > self.position);
+        // Where the end was exact, what is missing has been counted while scanning.
+        let is_lost = !is_exact && after.after > self.position;
+        let base = after.base;
         let next = open(after);
-        if lost {
+        if is_lost {
             count_damage(&shared, &mut table, epoch, end);
         }
         self.position = self.position.max(Position(base.0 - 1));
@@ -92,7 +94,12 @@ impl Reader {
     /// The segment where the next position is, or the oldest.
     fn locate(&mut self, table: &Table) -> Next {
         self.scanner = None;
-        table.locate(self.position).map_or(Next::Nothing, open)
+        let Some(segment) = table.locate(self.position) else {
+            // A journal without a segment, above a cursor: there is nothing in between.
+            self.position = table.durable;
+            return Next::Nothing;
+        };
+        open(segment)
     }
 
     fn open(&mut self, name: &str, epoch: u64, base: Position, end: u64) -> io::Result<()> {
@@ -147,8 +154,10 @@ impl Reader {
                     count_damage(&self.shared, &mut locked(&self.shared.table), epoch, from);
                 }
                 Found::Rest { from } => {
-                    scanner.skip_rest();
-                    count_unreadable_end(&self.shared, scanner.epoch(), from);
+                    let skipped_bytes = scanner.skip_rest();
+                    if skipped_bytes > 0 {
+                        count_unreadable_end(&self.shared, scanner.epoch(), from);
+                    }
                     return Ok(());
                 }
             }
@@ -174,13 +183,12 @@ fn count_damage(shared: &Shared, table: &mut Table, epoch: u64, offset: u64) {
     tracing::warn!(name = segment.name, offset, "skipped damaged bytes of the journal");
 }
 
-/// No intact frame stands between `from` and the end of the segment. Where that end is known to be
-/// behind a frame, something is lost; elsewhere the next segment's header tells.
+/// No intact frame stands between `from` and where the segment ended when it was looked at. Where
+/// that end is known to be behind a frame, something is lost; elsewhere the next segment's header
+/// tells.
 fn count_unreadable_end(shared: &Shared, epoch: u64, from: u64) {
     let mut table = locked(&shared.table);
-    let exact = table.segment_mut(epoch).filter(|segment| segment.end_is_exact);
-    let end = exact.map_or(from, |segment| segment.end);
-    if from < end {
-        count_damage(shared, &mut table, epoch, end);
+    if table.segment_mut(epoch).is_some_and(|segment| segment.end_is_exact) {
+        count_damage(shared, &mut table, epoch, from);
     }
 }

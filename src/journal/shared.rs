@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use super::frame::{FRAME_HEADER_BYTES, RECORD_BYTES_MAX};
+use super::frame::{COMMIT_BYTES_MAX, FRAME_HEADER_BYTES, RECORD_BYTES_MAX};
 use super::fs::Fs;
 use super::keeper::loss_of;
 use super::segment::{FIRST_FRAME, Identity};
@@ -26,8 +26,6 @@ use crate::telemetry::Metrics;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Records of one commit.
 const COMMIT_RECORDS_MAX: usize = 4096;
-/// Payload bytes after which a commit takes no further record.
-pub(super) const COMMIT_BYTES_MAX: usize = 4 << 20;
 
 /// What the journal may take when nothing is said and the volume is small.
 const DISK_BYTES_DEFAULT: u64 = 1 << 30;
@@ -125,10 +123,12 @@ impl Shared {
     ) -> Self {
         let Outside { fs, clock, metrics } = outside;
         let folder = config.directory.clone();
+        let volume = fs.space(&folder).map_or(u64::MAX, |space| space.total);
         let disk_bytes_max = match config.disk_bytes_max {
-            0 => fs.space(&folder).map_or(0, |space| space.total / 10).max(DISK_BYTES_DEFAULT),
+            0 => (volume / 10).max(DISK_BYTES_DEFAULT),
             bytes => bytes,
-        };
+        }
+        .min(volume);
         // Room is taken and given back by whole segments, so there must be some.
         let segment_bytes = config.segment_bytes.min(disk_bytes_max / SEGMENTS_MIN);
         let segment_bytes = (segment_bytes - segment_bytes % 4096).max(2 * FIRST_FRAME);

@@ -70,6 +70,9 @@ struct Disk {
     power_cut_at: Option<u64>,
     failing: BTreeMap<u64, io::ErrorKind>,
     failing_all: Option<io::ErrorKind>,
+    /// Bytes of the disk.
+    size: u64,
+    /// Those of it that our files may take.
     capacity: u64,
     inodes: HashMap<u64, Inode>,
     inode_next: u64,
@@ -92,6 +95,7 @@ impl StrictFs {
             power_cut_at: None,
             failing: BTreeMap::new(),
             failing_all: None,
+            size: capacity,
             capacity,
             inodes: HashMap::new(),
             inode_next: 0,
@@ -134,7 +138,7 @@ impl StrictFs {
         self.disk().failing_all = kind;
     }
 
-    /// Changes the size of the disk.
+    /// Somebody else fills the disk, or makes room: so many bytes are left for all our files.
     pub fn set_capacity(&self, bytes: u64) {
         self.disk().capacity = bytes;
     }
@@ -445,7 +449,7 @@ impl Fs for StrictFs {
     fn space(&self, _path: &Path) -> io::Result<Space> {
         let disk = self.disk();
         disk.powered(self.boot)?;
-        Ok(Space { free: disk.capacity.saturating_sub(disk.used()), total: disk.capacity })
+        Ok(Space { free: disk.capacity.saturating_sub(disk.used()), total: disk.size })
     }
 }
 

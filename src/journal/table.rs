@@ -112,7 +112,8 @@ impl Table {
 
     /// The segment to read for what stands behind `position`.
     pub(super) fn locate(&self, position: Position) -> Option<&Segment> {
-        let at = self.segments.partition_point(|segment| segment.base.0 <= position.0 + 1);
+        let at =
+            self.segments.partition_point(|segment| segment.base.0 <= position.0.saturating_add(1));
         self.segments.get(at.saturating_sub(1))
     }
 

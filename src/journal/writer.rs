@@ -12,10 +12,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
-use super::frame::{self, FRAME_HEADER_BYTES, Stamp};
+use super::frame::{self, COMMIT_BYTES_MAX, FRAME_HEADER_BYTES, Stamp};
 use super::fs::File;
 use super::segment::{FIRST_FRAME, Header, Segment, Spare};
-use super::shared::{COMMIT_BYTES_MAX, Gate, Shared, Waiting, locked};
+use super::shared::{Gate, Shared, Waiting, locked};
 use super::{AppendError, Position};
 use crate::config::Durability;
 

@@ -278,6 +278,18 @@ fn a_full_disk_is_a_refusal_and_never_the_end() {
 }
 
 #[test]
+fn a_small_volume_has_small_segments_and_no_more_than_it_holds() {
+    let mut rig = Rig::new(19);
+    rig.config.segment_bytes = 64 << 20;
+    rig.config.disk_bytes_max = 0;
+    let (journal, _) = rig.open();
+    assert_eq!(journal.stats().disk_bytes_max, 8 << 20);
+    let largest = (512 << 10) - 4096 - 24;
+    assert!(matches!(journal.append(vec![0; largest + 1], settle), Err(AppendError::TooLarge(_))));
+    store(&journal, 1, largest);
+}
+
+#[test]
 fn a_first_start_on_a_full_disk_waits_for_room() {
     let rig = Rig::new(14);
     rig.fs.set_capacity(0);
