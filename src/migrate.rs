@@ -66,10 +66,8 @@ mod tests {
         let found: Vec<(String, String)> = MIGRATIONS
             .iter()
             .map(|step| {
-                let digest = aws_lc_rs::digest::digest(
-                    &aws_lc_rs::digest::SHA256,
-                    step.text.as_bytes(),
-                );
+                let digest =
+                    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, step.text.as_bytes());
                 let hash = digest.as_ref().iter().fold(String::new(), |mut hash, byte| {
                     write!(hash, "{byte:02x}").unwrap();
                     hash
