@@ -1,11 +1,11 @@
 //! DuckDB: the embedded store. It takes every table exactly once and answers every question.
 //!
 //! Assumed: one tracker has the file; batches of a table come in order. Promised:
-//! - a batch and its cursor are one transaction ([`worker`]);
+//! - a batch and its cursor are one transaction (`worker`);
 //! - nothing the worker writes has a key or an index, so a file opens after any crash;
 //! - a file that cannot be read is set aside and replaced, and never keeps the tracker from
-//!   starting ([`file`]);
-//! - a query of a person reads, and nothing else ([`query`]);
+//!   starting (`file`);
+//! - a query of a person reads, and nothing else (`query`);
 //! - no thread that serves requests waits in the library: one thread writes, one answers small
 //!   questions, one answers queries.
 

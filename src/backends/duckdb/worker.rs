@@ -32,9 +32,9 @@ const IDLE: Duration = Duration::from_secs(5);
 /// Least time between two attempts to open the file.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
-/// In idle time the write-ahead log is folded into the file from this size on; below, the rewriting
-/// costs more than the log.
-const IDLE_CHECKPOINT_BYTES: u64 = 4 << 20;
+/// In idle time the write-ahead log is folded into the file from this size on. Below it the groups
+/// of rows would become small.
+const IDLE_CHECKPOINT_BYTES: u64 = 32 << 20;
 
 /// Cursor rows that are folded at a checkpoint.
 const CURSOR_ROWS_MAX: u64 = 10_000;
@@ -83,11 +83,11 @@ impl Worker {
     /// Serves commands until the channel or the store is closed.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
         lower_priority(NICE);
-        let _ = self.guarded(Worker::ready);
+        let _ = self.guarded(Self::ready);
         loop {
             match commands.recv_timeout(IDLE) {
                 Ok(Command::Identity(reply)) => {
-                    let identity = self.guarded(Worker::identity);
+                    let identity = self.guarded(Self::identity);
                     let _ = reply.send(identity);
                 }
                 Ok(Command::Write(batch, reply)) => {

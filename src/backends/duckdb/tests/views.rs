@@ -50,7 +50,7 @@ fn small() -> Connection {
 }
 
 #[track_caller]
-#[expect(clippy::needless_pass_by_value, reason = "so that a case reads as data")]
+#[expect(clippy::needless_pass_by_value, reason = "cases are written where they are used")]
 fn check(connection: &Connection, sql: &str, expect: Value) {
     let found = query::select(connection, sql, (), 1000).unwrap();
     assert_eq!(json!(found.rows), expect, "{sql}");
