@@ -61,7 +61,7 @@ fn each_strategy_is_due_exactly_when_its_own_limit_is_reached() {
 
         let mut lanes = batcher(limits);
         push(&mut lanes, [1], now);
-        let just_before = now + age - Duration::from_nanos(1);
+        let just_before = now + age.saturating_sub(Duration::from_nanos(1));
         let immediate = strategy == Strategy::Immediate;
         assert_eq!(lanes.due(just_before).is_empty(), !immediate, "{strategy:?}");
         assert_eq!(!lanes.due(now + age).is_empty(), due_after_age || immediate, "{strategy:?}");
@@ -119,7 +119,7 @@ fn a_store_that_wants_a_rest_gets_it() {
     take(&mut lanes, 0);
     lanes.committed(0, now, Duration::ZERO, rest);
     push(&mut lanes, [2], now);
-    assert!(lanes.due(now + rest - Duration::from_nanos(1)).is_empty());
+    assert!(lanes.due(now + rest.saturating_sub(Duration::from_nanos(1))).is_empty());
     assert_eq!(lanes.next_due(now), Some(now + rest));
     assert_eq!(lanes.due(now + rest), [0]);
 }

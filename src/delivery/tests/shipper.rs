@@ -200,7 +200,7 @@ async fn a_store_is_not_asked_again_before_the_pause_it_wanted() {
     let delivery = rig.start(&[("a", &sink)], immediate(), WIDE);
     rig.append([1]).await;
     rig.until(|| health(&delivery, 0).state == SinkState::Retrying).await;
-    rig.clock.advance(7 * SECOND - Duration::from_nanos(1));
+    rig.clock.advance((7 * SECOND).saturating_sub(Duration::from_nanos(1)));
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
