@@ -44,6 +44,11 @@ pub trait Sink: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// What an operator should know although writing works, for `/health`; none as a rule.
+    fn notice(&self) -> Option<String> {
+        None
+    }
+
     /// Ends the connection after what was written is safe. Called once, last.
     async fn close(&self) {}
 }

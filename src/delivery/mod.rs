@@ -155,7 +155,7 @@ impl Delivery {
                     guarantee: guarantee(&*entry.sink),
                     lag_events,
                     lag_seconds: age,
-                    last_error: seen.last_error,
+                    last_error: seen.last_error.or_else(|| entry.sink.notice()),
                 }
             })
             .collect()

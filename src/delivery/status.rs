@@ -52,7 +52,7 @@ pub struct SinkHealth {
     pub lag_events: u64,
     /// Age of the oldest event it does not have, in seconds; 0 when it has all.
     pub lag_seconds: u64,
-    /// The last failure in words, since the last success.
+    /// The last failure in words, since the last success; without one, what the store has to say.
     pub last_error: Option<String>,
 }
 

@@ -69,7 +69,7 @@ pub(super) static EVENTS: Table<Track> = Table {
         Column { name: "culture", cell: |e, _| maybe(e.agent.culture.as_ref()) },
         Column { name: "ja4h", cell: |e, _| maybe(e.agent.ja4h.as_ref()) },
         Column { name: "verdict", cell: |e, _| e.agent.verdict.as_str().into() },
-        Column { name: "reasons", cell: |e, _| Cell::List(&e.agent.reasons) },
+        Column { name: "reasons", cell: |e, _| Cell::List(Cow::Borrowed(&e.agent.reasons)) },
         Column { name: "ip", cell: |e, _| ip(e) },
         Column { name: "iphash", cell: |e, _| maybe(e.place.iphash.as_ref()) },
         Column { name: "country", cell: |e, _| maybe(e.place.country.as_ref()) },

@@ -4,7 +4,10 @@
 //! and puts them into its own form. Adding a column is one line here and one migration a store.
 
 mod events;
+mod messages;
 mod quarantine;
+#[cfg(test)]
+pub(crate) mod samples;
 
 use std::borrow::Cow;
 
@@ -15,7 +18,14 @@ use uuid::Uuid;
 use crate::event::Event;
 
 /// Every table, in the order in which sinks see them.
-pub static ALL: &[&dyn AnyTable] = &[&events::EVENTS, &quarantine::QUARANTINE];
+pub static ALL: &[&dyn AnyTable] = &[
+    &events::EVENTS,
+    &messages::MTHREADS,
+    &messages::MSTORE,
+    &messages::MTRIAGE,
+    &messages::IMPRESSION_DAILY,
+    &quarantine::QUARANTINE,
+];
 
 /// The table of that name.
 pub fn find(name: &str) -> Option<&'static dyn AnyTable> {
@@ -55,7 +65,7 @@ pub enum Cell<'e> {
     /// JSON object.
     Json(&'e Map<String, Value>),
     /// List of texts.
-    List(&'e [String]),
+    List(Cow<'e, [String]>),
 }
 
 /// A table over the part `P` of an event.
