@@ -13,6 +13,7 @@ mod cursor;
 mod poison;
 mod replay;
 mod retry;
+mod running;
 mod shipper;
 mod source;
 mod status;

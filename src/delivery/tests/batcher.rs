@@ -1,3 +1,5 @@
+//! Lanes: when they are due, what they give, what they count as stored.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Cursor files: what survives a torn write, and what never moves back.
+
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -1,3 +1,5 @@
+//! Bisection of a refused batch, and the record of a refused row.
+
 use std::collections::BTreeSet;
 use std::fmt;
 
