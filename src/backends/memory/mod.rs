@@ -398,7 +398,7 @@ fn json(cell: &Cell<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Agent, Body, Campaign, Consent, Ingest, Page, Place, Track, Who};
+    use crate::event::{Agent, Body, Campaign, Consent, Ingest, Page, Place, Who};
     use crate::journal::Position;
 
     fn batch(first: u64, last: u64) -> Batch {
@@ -417,7 +417,7 @@ mod tests {
                 place: Place::default(),
                 consent: Consent::default(),
                 params: Map::new(),
-                body: Body::Track(Box::new(Track::default())),
+                body: Body::Track(Box::default()),
                 ingest: Ingest { node: "n".into(), seq },
             })
         };
