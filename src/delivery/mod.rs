@@ -13,6 +13,7 @@ mod cursor;
 mod poison;
 mod replay;
 mod retry;
+mod running;
 mod shipper;
 mod source;
 mod status;
@@ -155,7 +156,7 @@ impl Delivery {
                     guarantee: guarantee(&*entry.sink),
                     lag_events,
                     lag_seconds: age,
-                    last_error: seen.last_error,
+                    last_error: seen.last_error.or_else(|| entry.sink.notice()),
                 }
             })
             .collect()

@@ -56,7 +56,7 @@ pub struct SinkHealth {
     /// Age of the oldest event it does not have, in seconds; 0 when it has all.
     #[serde(rename = "lag_s")]
     pub lag_seconds: u64,
-    /// The last failure in words, since the last success.
+    /// The last failure in words, since the last success; without one, what the store has to say.
     pub last_error: Option<String>,
 }
 

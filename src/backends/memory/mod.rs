@@ -394,3 +394,61 @@ fn json(cell: &Cell<'_>) -> Value {
         Cell::List(texts) => Value::from(texts.to_vec()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Agent, Body, Campaign, Consent, Ingest, Page, Place, Who};
+    use crate::journal::Position;
+
+    fn batch(first: u64, last: u64) -> Batch {
+        let event = |seq: u64| {
+            Arc::new(Event {
+                id: uuid::Uuid::from_u128(u128::from(seq)).into(),
+                received_at: chrono::DateTime::UNIX_EPOCH,
+                created_at: chrono::DateTime::UNIX_EPOCH,
+                origin: Origin::Client,
+                host: String::new(),
+                hhash: String::new(),
+                who: Who::default(),
+                page: Page::default(),
+                campaign: Campaign::default(),
+                agent: Agent::default(),
+                place: Place::default(),
+                consent: Consent::default(),
+                params: Map::new(),
+                body: Body::Track(Box::default()),
+                ingest: Ingest { node: "n".into(), seq },
+            })
+        };
+        Batch {
+            table: tables::find("events").unwrap(),
+            first: Position(first),
+            last: Position(last),
+            events: (first..=last).map(event).collect(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_stored_once_and_a_lost_answer_is_a_stored_batch() {
+        let memory = Memory::new();
+        memory.fault(Fault::LoseAnswer);
+        assert!(matches!(memory.write(&batch(1, 3)).await, Err(SinkError::Retry { .. })));
+        memory.write(&batch(1, 3)).await.unwrap();
+        memory.write(&batch(1, 2)).await.unwrap();
+        assert_eq!(memory.rows("events").len(), 5, "another range is another token");
+        let acknowledged: Vec<_> = memory.writes().iter().map(|it| it.acknowledged).collect();
+        assert_eq!(acknowledged, [false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_with_an_unwelcome_row_is_refused_whole() {
+        let memory = Memory::new();
+        memory.reject(|event| event.ingest.seq == 2);
+        assert!(matches!(memory.write(&batch(1, 3)).await, Err(SinkError::Reject { .. })));
+        memory.write(&batch(3, 3)).await.unwrap();
+        let rows = memory.query("SELECT * FROM events", 10, Duration::MAX).await.unwrap();
+        assert_eq!((rows.rows.len(), rows.truncated), (1, false));
+        assert_eq!(rows.rows[0].len(), rows.columns.len());
+    }
+}

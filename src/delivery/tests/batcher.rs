@@ -228,7 +228,7 @@ fn a_frozen_range_that_is_no_longer_whole_is_named_and_its_rest_goes_on() {
 }
 
 proptest! {
-    #![proptest_config(cases(200))]
+    #![proptest_config(cases())]
 
     #[test]
     fn nothing_is_lost_repeated_or_reordered_and_bounds_hold(

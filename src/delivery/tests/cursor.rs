@@ -175,7 +175,7 @@ fn the_highest_cursor_is_the_highest_end_of_any_store() {
 }
 
 proptest! {
-    #![proptest_config(cases(200))]
+    #![proptest_config(cases())]
 
     #[test]
     fn whatever_is_written_torn_and_opened_again_the_last_whole_write_counts(

@@ -34,10 +34,9 @@ const fn table(name: &'static str, part: fn(&Event) -> Option<&Event>) -> Table<
     Table { name, kind: Kind::Append, part, columns: COLUMNS }
 }
 
-/// How many random cases a property is tried with.
-fn cases(default: u32) -> Cases {
-    let asked = std::env::var("DELIVERY_CASES").ok().and_then(|text| text.parse().ok());
-    Cases { failure_persistence: None, ..Cases::with_cases(asked.unwrap_or(default)) }
+/// As many random cases as `PROPTEST_CASES` says, and no files of failures.
+fn cases() -> Cases {
+    Cases { failure_persistence: None, ..Cases::default() }
 }
 
 /// A tracked event at a position.

@@ -98,7 +98,7 @@ fn the_words_of_an_error_are_those_of_all_its_causes() {
 }
 
 proptest! {
-    #![proptest_config(cases(200))]
+    #![proptest_config(cases())]
 
     #[test]
     fn exactly_the_bad_rows_are_found_and_the_rest_is_stored_in_order_and_the_same_way_again(
