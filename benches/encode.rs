@@ -1,6 +1,5 @@
 //! The journal's form of an event: writing and reading it, beside `serde_json::Value` doing the same.
 
-#![expect(missing_docs, reason = "criterion's macro makes an undocumented function")]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot start should stop")]
 
 use std::hint::black_box;

@@ -3,7 +3,6 @@
 //! The input is a page view of about 900 bytes as the snippet sends it, from an agent seen before.
 //! The baseline is `serde_json` reading the same bytes into a `Value`.
 
-#![expect(missing_docs, reason = "criterion's macro makes an undocumented function")]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot start should stop")]
 
 use std::collections::BTreeMap;
@@ -104,14 +103,14 @@ fn parts(criterion: &mut Criterion) {
     agents.wait();
     let mut group = criterion.benchmark_group("intake_parts");
     group.bench_function("geo_lookup", |b| {
-        b.iter(|| geo.lookup(black_box([81, 2, 69, 142].into())))
+        b.iter(|| geo.lookup(black_box([81, 2, 69, 142].into())));
     });
     group.bench_function("agent_first_seen", |b| b.iter(|| agents.classify(black_box(AGENT))));
     let url = "https://shop.example.com/Shoes/42?utm_source=news&gclid=abc#top";
     group.bench_function("clean_url", |b| b.iter(|| clean_url(black_box(url))));
     let campaign = event::Campaign::default();
     group.bench_function("channel", |b| {
-        b.iter(|| channel(&campaign, black_box(Some("www.google.de"))))
+        b.iter(|| channel(&campaign, black_box(Some("www.google.de"))));
     });
     group.finish();
 }
