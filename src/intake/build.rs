@@ -241,12 +241,12 @@ fn keep<T>(place: &mut Option<T>, value: Option<T>) {
 
 /// The UUID that `value` is or stands for, and the text when it is none. The zero id means absent.
 fn id(value: Value, keys: &Keys) -> Read<(Uuid, Option<String>)> {
-    let Some(text) = fields::id(value)? else { return Ok(None) };
-    Ok(match Uuid::parse_str(&text) {
-        Ok(id) if id.is_nil() => None,
-        Ok(id) => Some((id, None)),
-        Err(_) => Some((keys.id(&text), Some(text))),
-    })
+    if let Value::String(text) = &value
+        && let Ok(id) = Uuid::parse_str(text.trim())
+    {
+        return Ok((!id.is_nil()).then_some((id, None)));
+    }
+    Ok(fields::id(value)?.map(|text| (keys.id(&text), Some(text))))
 }
 
 /// A moment in RFC 3339 or in milliseconds since 1970, as number or text.

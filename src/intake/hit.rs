@@ -101,9 +101,8 @@ pub fn fields(
 
 /// The fields of the `User` header; anything but an object says nothing.
 fn header_fields(facts: &RequestFacts) -> Map<String, Value> {
-    let text = facts.user.as_deref().unwrap_or_default();
-    match parse_json(text.as_bytes(), HEADER_NESTING_MAX) {
-        Ok(Value::Object(object)) => object,
+    match facts.user.as_deref().map(|text| parse_json(text.as_bytes(), HEADER_NESTING_MAX)) {
+        Some(Ok(Value::Object(object))) => object,
         _ => Map::new(),
     }
 }
@@ -152,13 +151,10 @@ fn query_fields(query: &str, ignore_key: Option<&str>) -> Map<String, Value> {
 /// One source with the names its fields are known by, and without what says nothing. A source that
 /// is so already, as programs write it, is not touched.
 fn said(source: Map<String, Value>) -> Map<String, Value> {
-    let is_canonical = |name: &str| {
-        !name.starts_with("utm_") && !name.bytes().any(|byte| byte.is_ascii_uppercase())
-    };
-    if source.iter().all(|(name, value)| is_canonical(name) && says(name, value)) {
+    if source.iter().all(|(name, value)| canonical(name).is_none() && says(name, value)) {
         return source;
     }
-    let named = source.into_iter().map(|(name, value)| (canonical(name), value));
+    let named = source.into_iter().map(|(name, value)| (canonical(&name).unwrap_or(name), value));
     named.filter(|(name, value)| says(name, value)).collect()
 }
 
@@ -186,13 +182,19 @@ fn fill(fields: &mut Map<String, Value>, name: String, value: Value) {
     }
 }
 
-/// The name a field is known by: lower case and without `utm_` where that is a known field.
-fn canonical(name: String) -> String {
+/// The name a field is known by, where it is written in another way: with capitals, or with `utm_`
+/// before a campaign's field.
+fn canonical(name: &str) -> Option<String> {
+    let is_plain = |byte: u8| !byte.is_ascii_uppercase();
+    if name.bytes().all(is_plain) && !name.starts_with("utm_") {
+        return None;
+    }
     let folded = name.to_ascii_lowercase();
     match folded.strip_prefix("utm_") {
-        Some(bare @ ("source" | "medium" | "campaign" | "content" | "term")) => bare.to_owned(),
-        _ if is_known(&folded) => folded,
-        _ => name,
+        Some(bare @ ("source" | "medium" | "campaign" | "content" | "term")) => {
+            Some(bare.to_owned())
+        }
+        _ => (folded != name && is_known(&folded)).then_some(folded),
     }
 }
 

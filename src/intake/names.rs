@@ -1,7 +1,7 @@
 //! The fields an event is built from, as data: each name once, and where its value goes.
 //!
 //! All lists are sorted, so that a name is found by halving; a test keeps them so. Fields are sorted
-//! by length first, which spares most comparisons of text.
+//! by length first.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -282,15 +282,34 @@ pub(super) static MESSAGE: &[&str] = &[
     "xstatus",
 ];
 
-/// The slot of `name`, when it is a known field.
+/// Where the fields of each length begin in [`FIELDS`]: one more entry than the longest name has
+/// bytes, and the end.
+const STARTS: [usize; LENGTH_MAX + 2] = starts();
+/// Bytes of the longest name.
+const LENGTH_MAX: usize = 10;
+
+/// The slot of `name`, when it is a known field. Asked for every field of every event, so only names
+/// of the same length are compared, and most of them by their first byte.
 pub(super) fn slot(name: &str) -> Option<&'static Slot> {
-    let at = FIELDS.binary_search_by(|(known, _)| by_length(known).cmp(&by_length(name))).ok()?;
-    FIELDS.get(at).map(|(_, slot)| slot)
+    let (start, end) = (*STARTS.get(name.len())?, *STARTS.get(name.len() + 1)?);
+    let (first, same_length) = (name.as_bytes().first()?, FIELDS.get(start..end)?);
+    let is_name = |known: &str| known.as_bytes().first() == Some(first) && known == name;
+    same_length.iter().find(|(known, _)| is_name(known)).map(|(_, slot)| slot)
 }
 
-/// How fields are sorted.
-fn by_length(name: &str) -> (usize, &str) {
-    (name.len(), name)
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which checks it")]
+const fn starts() -> [usize; LENGTH_MAX + 2] {
+    let mut starts = [FIELDS.len(); LENGTH_MAX + 2];
+    let mut at = FIELDS.len();
+    while at > 0 {
+        at -= 1;
+        let mut length = 0;
+        while length <= FIELDS[at].0.len() {
+            starts[length] = at;
+            length += 1;
+        }
+    }
+    starts
 }
 
 #[cfg(test)]
@@ -299,7 +318,12 @@ mod tests {
 
     #[test]
     fn names_are_sorted_and_in_one_list_only() {
+        let by_length = |name: &'static str| (name.len(), name);
         assert!(FIELDS.is_sorted_by(|a, b| by_length(a.0) < by_length(b.0)));
+        assert!(FIELDS.iter().all(|(name, _)| slot(name).is_some() && name.len() <= LENGTH_MAX));
+        assert!(
+            ["", "x", "vidx", "unheard_of", "longer_than_any"].iter().all(|n| slot(n).is_none())
+        );
         assert!(COPIES.is_sorted_by(|a, b| a < b));
         assert!(MESSAGE.is_sorted_by(|a, b| a < b));
         for name in MESSAGE {

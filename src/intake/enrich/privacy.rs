@@ -237,7 +237,7 @@ static PHONE: [&str; 9] = [
     "tel",
     "telephone",
 ];
-/// Parts that make any name secret.
+/// Parts that make any name secret; each begins with `p` or `s`, by which they are found.
 static SECRET_PARTS: [&str; 4] = ["password", "passwd", "privatekey", "secret"];
 /// Endings that make any name secret.
 static SECRET_ENDS: [&str; 3] = ["apikey", "email", "token"];
@@ -259,7 +259,19 @@ fn is_secret(name: &str, value: &Value) -> bool {
     }
     SECRET.binary_search_by(|known| known.as_bytes().cmp(name)).is_ok()
         || SECRET_ENDS.iter().any(|end| name.ends_with(end.as_bytes()))
-        || SECRET_PARTS.iter().any(|part| name.windows(part.len()).any(|w| w == part.as_bytes()))
+        || has_part(name)
+}
+
+fn has_part(name: &[u8]) -> bool {
+    let mut rest = name;
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'p' | b's')) {
+        rest = rest.get(at..).unwrap_or_default();
+        if SECRET_PARTS.iter().any(|part| rest.starts_with(part.as_bytes())) {
+            return true;
+        }
+        rest = rest.get(1..).unwrap_or_default();
+    }
+    false
 }
 
 fn digits(value: &Value) -> usize {
