@@ -4,7 +4,7 @@ use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, ORIGIN};
 use serde_json::{Value, json};
 use tracker::config::TrustedProxy;
-use tracker::http::SinkHealth;
+use tracker::delivery::{SinkHealth, SinkState};
 
 use crate::support::{Served, client, json};
 
@@ -53,18 +53,18 @@ async fn health_prints_sinks_and_is_200_while_only_a_sink_is_down() {
     assert_eq!(well["journal"]["healthy"], true);
     served.sinks.lock().unwrap().push(SinkHealth {
         name: "store".into(),
-        kind: "duckdb".into(),
-        state: "down".into(),
+        kind: "duckdb",
+        state: SinkState::Down,
         guarantee: "exactly-once".into(),
         lag_events: 7,
-        lag_seconds: 1.5,
+        lag_seconds: 2,
         last_error: Some("no route".into()),
     });
     let degraded = health().await;
     assert_eq!(degraded["status"], "degraded");
     let sink = json!({
         "name": "store", "type": "duckdb", "state": "down", "guarantee": "exactly-once",
-        "lag_events": 7, "lag_s": 1.5, "last_error": "no route",
+        "lag_events": 7, "lag_s": 2, "last_error": "no route",
     });
     assert_eq!(degraded["sinks"][0], sink);
 }
