@@ -9,6 +9,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
 use tracker::event;
 
+/// As in the program: allocation is a good part of the cost.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A stored page view, as the journal holds it behind the version byte.
 const EVENT: &str = include_str!("event.json");
 

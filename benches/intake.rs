@@ -19,6 +19,10 @@ use tracker::intake::{
     Agents, Hit, Keys, Preparer, RequestFacts, channel, clean_url, fields, parse_json,
 };
 
+/// As in the program: allocation is a good part of the cost.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BODY: &str = include_str!("page_view.json");
 const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) \
                      Chrome/126.0.0.0 Safari/537.36";

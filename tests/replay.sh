@@ -21,7 +21,6 @@ cat >"$folder/config.json" <<JSON
 {
   "ListenHTTP": "127.0.0.1:$port",
   "ListenHTTPS": "",
-  "TrustedProxies": ["loopback"],
   "LogFilter": "warn"
 }
 JSON

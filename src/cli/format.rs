@@ -95,16 +95,20 @@ fn text(cell: &Value) -> String {
 }
 
 /// Stored text comes from strangers: what would move the cursor or colour the screen is escaped.
-fn visible(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut seen = String::with_capacity(text.len());
-    for (count, c) in text.chars().enumerate() {
-        if count == CELL_WIDTH_MAX {
-            seen.push('…');
-            break;
-        }
+    for c in text.chars() {
         if c.is_control() { seen.extend(c.escape_default()) } else { seen.push(c) }
     }
     seen
+}
+
+/// A cell of a table: printable, and not wider than a cell may be.
+fn visible(text: &str) -> String {
+    match text.char_indices().nth(CELL_WIDTH_MAX) {
+        Some((end, _)) => printable(text.get(..end).unwrap_or(text)) + "…",
+        None => printable(text),
+    }
 }
 
 fn csv(rows: &Rows, out: &mut dyn Write) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
+use super::format::printable;
 use super::{load, socket};
 use crate::import::{Comparison, Import, Outcome, Progress, Site, Verdict, run as import, verify};
 
@@ -111,7 +112,7 @@ fn summary(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  {count} {reason}")?;
     }
     for (number, reason) in &outcome.examples {
-        writeln!(out, "  line {number}: {reason}")?;
+        writeln!(out, "  line {number}: {}", printable(reason))?;
     }
     Ok(())
 }
@@ -122,7 +123,7 @@ fn compared(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{what:<10} {sent:>10} {stored:>10} {equal:>10}")?;
     }
     for difference in &verdict.differences {
-        writeln!(out, "  {}", difference.escape_debug())?;
+        writeln!(out, "  {}", printable(difference))?;
     }
     let word = if verdict.is_equal() { "all equal" } else { "there are differences" };
     writeln!(out, "{word}")

@@ -69,18 +69,12 @@ pub async fn replay(
                 continue;
             };
             after.clone_from(eid);
-            // The store may give JSON as text or as a value.
-            let event: Option<Event> = match raw {
-                Value::String(text) => serde_json::from_str(text).ok(),
-                value => serde_json::from_value(value.clone()).ok(),
-            };
-            let (Some(event), Ok(eid)) = (event, Uuid::parse_str(eid)) else {
+            let aim = Aim { sink: sink.clone(), table: table.clone() };
+            if put_back(journal, eid, aim, raw, now).await? {
+                done.appended += 1;
+            } else {
                 done.undecodable += 1;
-                continue;
-            };
-            let aim = Some(Aim { sink: sink.clone(), table: table.clone() });
-            append(journal, Event { aim, ..event }, &poison::replayed(eid, now)).await?;
-            done.appended += 1;
+            }
         }
         if !page.truncated || page.rows.is_empty() {
             return Ok(done);
@@ -88,12 +82,25 @@ pub async fn replay(
     }
 }
 
-/// The event, and after it is durable the note that it was put back: a crash between the two means
-/// a second replay of that row, never a lost one.
-async fn append(journal: &Journal, event: Event, note: &Event) -> Result<(), ReplayError> {
-    for record in [&event, note] {
+/// Appends the refused row `eid`, whose event is `raw`, aimed at the place that lacks it, and then
+/// the note that it was put back: a crash between the two means a second replay of that row, never
+/// a lost one. False when `raw` is no event.
+pub(super) async fn put_back(
+    journal: &Journal,
+    eid: &str,
+    aim: Aim,
+    raw: &Value,
+    now: DateTime<Utc>,
+) -> Result<bool, ReplayError> {
+    // The store may give JSON as text or as a value.
+    let event: Option<Event> = match raw {
+        Value::String(text) => serde_json::from_str(text).ok(),
+        value => serde_json::from_value(value.clone()).ok(),
+    };
+    let (Some(event), Ok(eid)) = (event, Uuid::parse_str(eid)) else { return Ok(false) };
+    for record in [Event { aim: Some(aim), ..event }, poison::replayed(eid, now)] {
         // Not counted as arrived: nothing came from outside.
-        journal.append(event::encode(record)?, |_, _| ())?.durable().await?;
+        journal.append(event::encode(&record)?, |_, _| ())?.durable().await?;
     }
-    Ok(())
+    Ok(true)
 }

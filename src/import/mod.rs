@@ -1,10 +1,10 @@
 //! Sends an access log as events through a running server's public routes.
 //!
-//! One request a line, so that the client's address and agent travel where those of a browser do
-//! (`X-Forwarded-For`, `User-Agent`) and nothing is imported that a visitor could not have sent. An
-//! event's id is made from the line's number and text: a second import of the same file sends the
-//! same ids. The server must trust this machine as a proxy (`TrustedProxies`) for the addresses to
-//! count; times are believed from loopback anyway.
+//! One request a line, so that the agent travels where a browser's does and nothing is imported that
+//! a server could not have sent. The visitor's address and the time are fields (`ip`, `created_at`),
+//! which the server believes from loopback and from trusted peers only: import where the server
+//! runs. An event's id is made from the line's number and text, so a second import of the same file
+//! sends the same ids.
 
 mod combined;
 mod lines;
@@ -216,8 +216,6 @@ struct Hit {
     id: Uuid,
     /// `Host`.
     host: String,
-    /// `X-Forwarded-For`.
-    address: Option<String>,
     /// `User-Agent`.
     agent: Option<String>,
     url: String,
@@ -244,6 +242,9 @@ fn hit(number: u64, text: Option<&str>, site: &Site) -> Result<Hit, Odd> {
     if let Some(referrer) = &line.referrer {
         fields.insert("last".to_owned(), referrer.clone().into());
     }
+    if let Some(address) = line.address {
+        fields.insert("ip".to_owned(), address.to_string().into());
+    }
     fields.insert("created_at".to_owned(), line.time.to_rfc3339().into());
     let request = json!({ "method": line.method, "status": line.status, "bytes": line.bytes });
     fields.insert("http".to_owned(), request);
@@ -252,7 +253,6 @@ fn hit(number: u64, text: Option<&str>, site: &Site) -> Result<Hit, Odd> {
         cut: line.cut,
         id,
         host: site.host.clone(),
-        address: line.address.map(|address| address.to_string()),
         agent: line.agent.map(|agent| header_text(&agent)),
         url,
         referrer: line.referrer,

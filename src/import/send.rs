@@ -117,9 +117,6 @@ impl Sender {
         if let Some(agent) = &hit.agent {
             headers.insert(header::USER_AGENT, value(agent)?);
         }
-        if let Some(address) = &hit.address {
-            headers.insert("x-forwarded-for", value(address)?);
-        }
         Some(request)
     }
 }

@@ -23,13 +23,13 @@ fn site() -> Site {
 fn a_line_becomes_the_request_a_browser_would_have_sent() {
     let hit = hit(1, LOG.lines().next(), &site()).unwrap();
     assert_eq!(hit.host, "shop.example");
-    assert_eq!(hit.address.as_deref(), Some("203.0.113.9"));
     assert_eq!(hit.agent.as_deref(), Some("Agent \"1\""));
     assert_eq!(
         Value::Object(hit.fields),
         json!({
             "eid": hit.id.to_string(), "ename": "page_view", "etyp": "import",
             "url": "https://shop.example/a?q=1", "last": "http://x.example/p?q",
+            "ip": "203.0.113.9",
             "created_at": "2015-05-17T10:05:03+00:00",
             "http": {"method": "GET", "status": 200, "bytes": 5},
         })
@@ -128,13 +128,13 @@ async fn every_line_is_sent_or_accounted_for() {
         "POST /tr/v1/tr/ HTTP/1.1\r\n",
         "host: shop.example\r\n",
         "user-agent: Agent \"1\"\r\n",
-        "x-forwarded-for: 203.0.113.9\r\n",
+        "\"ip\":\"203.0.113.9\"",
         "content-type: application/json\r\n",
     ] {
         assert!(first.contains(part), "{part} in {first}");
     }
     let second = seen.iter().find(|request| request.contains("/b\"")).unwrap();
-    assert!(!second.contains("user-agent") && !second.contains("x-forwarded-for"), "{second}");
+    assert!(!second.contains("user-agent") && !second.contains("\"ip\""), "{second}");
 }
 
 #[tokio::test]

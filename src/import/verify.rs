@@ -1,5 +1,6 @@
 //! Compares what was sent with what the embedded store has, event by event.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{Again, EXAMPLES_MAX, Hit, ImportError, Site};
+use super::{Again, Hit, ImportError, Site};
 use crate::backends::Rows;
 use crate::http::control::ask;
 
@@ -17,6 +18,8 @@ const IDS_MAX: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Differences of one kind that are kept as examples.
+const EXAMPLES_MAX: u64 = 5;
 /// The stored agent's bound in bytes.
 const AGENT_BYTES_MAX: usize = 512;
 
@@ -128,25 +131,29 @@ impl Tally {
         self.rows += stored.len() as u64;
         self.once += u64::from(stored.len() == 1);
         if stored.len() != 1 {
-            self.differs(hit, &format!("stored {} times", stored.len()));
+            let seen = self.events - self.once;
+            self.differs(hit, seen, &format!("stored {} times", stored.len()));
         }
         let first = stored.first();
         for (index, (what, expect)) in FIELDS.iter().zip(expected(hit)).enumerate() {
             let found = first.and_then(|row| row.get(index)).unwrap_or(&Value::Null);
             let equal = first.is_some() && *found == expect;
+            let mut seen = 0;
             if let Some(counts) = self.fields.get_mut(index) {
                 counts.0 += u64::from(!expect.is_null());
                 counts.1 += u64::from(!found.is_null());
                 counts.2 += u64::from(equal);
+                seen = self.events - counts.2;
             }
             if first.is_some() && !equal {
-                self.differs(hit, &format!("{what}: sent {expect}, stored {found}"));
+                self.differs(hit, seen, &format!("{what}: sent {expect}, stored {found}"));
             }
         }
     }
 
-    fn differs(&mut self, hit: &Hit, how: &str) {
-        if self.differences.len() < EXAMPLES_MAX {
+    /// Keeps the first examples of each kind; `seen` counts this kind, this one included.
+    fn differs(&mut self, hit: &Hit, seen: u64, how: &str) {
+        if seen <= EXAMPLES_MAX {
             self.differences.push(format!("line {}: {how}", hit.number));
         }
     }
@@ -175,15 +182,20 @@ fn expected(hit: &Hit) -> [Value; FIELDS.len()] {
     let text = |text: Option<&str>| text.map_or(Value::Null, Value::from);
     [
         text(Some(without_port(&hit.host))),
-        text(Some(bare(&hit.url))),
-        text(hit.referrer.as_deref().map(bare)),
+        text(Some(&bare(&hit.url))),
+        text(hit.referrer.as_deref().map(bare).as_deref()),
         text(hit.agent.as_deref().map(|agent| within(agent, AGENT_BYTES_MAX))),
         hit.created_at.timestamp_millis().into(),
     ]
 }
 
-fn bare(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or(url)
+/// An address without query and fragment; one that names only a host means its root.
+fn bare(url: &str) -> Cow<'_, str> {
+    let bare = url.split(['?', '#']).next().unwrap_or(url);
+    match bare.split_once("://") {
+        Some((_, host)) if !host.contains('/') => Cow::Owned(format!("{bare}/")),
+        _ => Cow::Borrowed(bare),
+    }
 }
 
 fn without_port(host: &str) -> &str {
@@ -199,4 +211,20 @@ fn within(text: &str, bytes_max: usize) -> &str {
         end -= 1;
     }
     text.get(..end).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_forms_are_those_of_the_store() {
+        assert_eq!(bare("http://a.example?x=1"), "http://a.example/");
+        assert_eq!(bare("http://a.example/p?x#y"), "http://a.example/p");
+        assert_eq!(bare("/p#y"), "/p");
+        assert_eq!(without_port("a.example:8080"), "a.example");
+        assert_eq!(without_port("a.example"), "a.example");
+        assert_eq!(within("aä", 2), "a");
+        assert_eq!(within("aä", 3), "aä");
+    }
 }

@@ -24,6 +24,8 @@ use super::build::is_known;
 const NESTING_HARD_MAX: usize = 120;
 /// Nesting of the `User` header: it carries flat fields.
 const HEADER_NESTING_MAX: usize = 8;
+/// Fields for which room is made at once.
+const FIELDS_USUAL: usize = 48;
 /// Path pairs read from one request; more are ignored.
 const PAIRS_MAX: usize = 256;
 
@@ -65,116 +67,131 @@ pub fn fields(
     body: Option<Map<String, Value>>,
     ignore_query_key: Option<&str>,
 ) -> Map<String, Value> {
-    let mut fields = user_header(facts);
-    for (cookie, field) in [("vid", "vid"), ("ehash", "ehash"), ("sid", "sid")] {
-        if let Some(value) = facts.cookies.get(cookie) {
-            put(&mut fields, Cow::Borrowed(field), Value::String(decode(value)));
+    let query = query.filter(|_| facts.method == "GET");
+    // From the last source to the first, each filling what the later ones left: the largest, which
+    // is nearly always the body, then stays as it is.
+    let mut fields = query.map(|query| query_fields(query, ignore_query_key)).unwrap_or_default();
+    let body = body.map(said).unwrap_or_default();
+    if fields.is_empty() {
+        fields = body;
+    } else {
+        body.into_iter().for_each(|(name, value)| fill(&mut fields, name, value));
+    }
+    for (name, value) in said(path_fields(path_rest)) {
+        fill(&mut fields, name, value);
+    }
+    fill_cookies(&mut fields, facts);
+    for (name, value) in said(header_fields(facts)) {
+        fill(&mut fields, name, value);
+    }
+    let is_named = fields.get("ename").is_some_and(Value::is_string);
+    if !is_named && fields.get("content").is_some_and(Value::is_string) {
+        let content = fields.swap_remove("content").unwrap_or_default();
+        fields.insert("ename".to_owned(), content);
+    }
+    for name in ["ref", "xid"] {
+        let value = facts.cookies.get(name).map(|value| decode(value));
+        // The shipped snippet keeps the last address in its `ref` cookie; that is no id.
+        if let Some(value) = value.filter(|value| !value.contains("://")) {
+            fill(&mut fields, name.to_owned(), Value::String(value));
         }
     }
-    let flags = facts.cookies.get("CookieConsent").and_then(|text| text.trim().parse::<i64>().ok());
-    if let Some(flags) = flags {
-        put(&mut fields, Cow::Borrowed("cflags"), Value::from(flags));
-    }
-    let mut segments = path_rest.split('/').skip_while(|segment| segment.is_empty());
-    for _ in 0..PAIRS_MAX {
-        let (Some(key), Some(value)) = (segments.next(), segments.next()) else { break };
-        put(&mut fields, Cow::Owned(decode(key).to_lowercase()), Value::String(decode(value)));
-    }
-    for (key, value) in body.into_iter().flatten() {
-        put(&mut fields, Cow::Owned(key), value);
-    }
-    if facts.method == "GET"
-        && let Some(query) = query
-    {
-        put_query(&mut fields, query, ignore_query_key);
-    }
-    finish(&mut fields, facts);
     fields
 }
 
 /// The fields of the `User` header; anything but an object says nothing.
-fn user_header(facts: &RequestFacts) -> Map<String, Value> {
-    let mut fields = Map::new();
-    let Some(text) = facts.user.as_deref().filter(|text| !text.is_empty()) else { return fields };
-    if let Ok(Value::Object(object)) = parse_json(text.as_bytes(), HEADER_NESTING_MAX) {
-        for (key, value) in object {
-            put(&mut fields, Cow::Owned(key), value);
+fn header_fields(facts: &RequestFacts) -> Map<String, Value> {
+    let text = facts.user.as_deref().unwrap_or_default();
+    match parse_json(text.as_bytes(), HEADER_NESTING_MAX) {
+        Ok(Value::Object(object)) => object,
+        _ => Map::new(),
+    }
+}
+
+fn fill_cookies(fields: &mut Map<String, Value>, facts: &RequestFacts) {
+    for name in ["vid", "ehash", "sid"] {
+        if let Some(value) = facts.cookies.get(name) {
+            fill(fields, name.to_owned(), Value::String(decode(value)));
         }
     }
-    fields
+    let flags = facts.cookies.get("CookieConsent").and_then(|text| text.trim().parse::<i64>().ok());
+    if let Some(flags) = flags {
+        fill(fields, "cflags".to_owned(), Value::from(flags));
+    }
+}
+
+/// Pairs of path segments, keys in lower case; the last of a key wins, a dangling key is ignored.
+fn path_fields(path_rest: &str) -> Map<String, Value> {
+    let mut segments = path_rest.split('/').skip_while(|segment| segment.is_empty());
+    let mut pairs = Map::new();
+    for _ in 0..PAIRS_MAX {
+        let (Some(key), Some(value)) = (segments.next(), segments.next()) else { break };
+        pairs.insert(decode(key).to_lowercase(), Value::String(decode(value)));
+    }
+    pairs
 }
 
 /// The query's pairs, the first of each key, with every `utm_` taken out of the key.
-fn put_query(fields: &mut Map<String, Value>, query: &str, ignore_key: Option<&str>) {
+fn query_fields(query: &str, ignore_key: Option<&str>) -> Map<String, Value> {
     let pairs = || url::form_urlencoded::parse(query.as_bytes());
+    let mut first = Map::new();
     if let Some(ignore) = ignore_key.filter(|key| !key.is_empty())
         && pairs().any(|(key, _)| key == ignore)
     {
-        return;
+        return first;
     }
-    let mut seen = Map::new();
     for (key, value) in pairs() {
         let key = without_utm(key);
-        if !seen.contains_key(&*key) {
-            seen.insert(key.into_owned(), Value::String(clean(value)));
+        if !first.contains_key(&*key) {
+            first.insert(key.into_owned(), Value::String(clean(value)));
         }
     }
-    for (key, value) in seen {
-        put(fields, Cow::Owned(key), value);
+    said(first)
+}
+
+/// One source with the names its fields are known by, and without what says nothing. A source that
+/// is so already, as programs write it, is not touched.
+fn said(source: Map<String, Value>) -> Map<String, Value> {
+    let is_canonical = |name: &str| {
+        !name.starts_with("utm_") && !name.bytes().any(|byte| byte.is_ascii_uppercase())
+    };
+    if source.iter().all(|(name, value)| is_canonical(name) && says(name, value)) {
+        return source;
+    }
+    let named = source.into_iter().map(|(name, value)| (canonical(name), value));
+    named.filter(|(name, value)| says(name, value)).collect()
+}
+
+/// Whether a value says anything: `null` does not, nor does an empty id.
+fn says(name: &str, value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) if text.trim().is_empty() => {
+            !matches!(name, "" | "vid" | "sid" | "uid" | "eid" | "ehash" | "oid")
+        }
+        _ => !name.is_empty(),
     }
 }
 
-/// What holds for every source: the alias of `content`, and the cookies that come last.
-fn finish(fields: &mut Map<String, Value>, facts: &RequestFacts) {
-    let named = fields.get("ename").is_some_and(Value::is_string);
-    if !named && fields.get("content").is_some_and(Value::is_string) {
-        let content = fields.shift_remove("content").unwrap_or_default();
-        fields.insert("ename".to_owned(), content);
-    }
-    for name in ["ref", "xid"] {
-        let Some(value) = facts.cookies.get(name).map(|value| decode(value)) else { continue };
-        // The shipped snippet keeps the last address in its `ref` cookie; that is no id.
-        if !value.contains("://") && !fields.contains_key(name) {
-            put(fields, Cow::Borrowed(name), Value::String(value));
+/// Sets a field that no later source has set; objects of one name are merged one level deep.
+fn fill(fields: &mut Map<String, Value>, name: String, value: Value) {
+    match (fields.get_mut(&name), value) {
+        (None, value) if says(&name, &value) => drop(fields.insert(name, value)),
+        (Some(Value::Object(later)), Value::Object(earlier)) => {
+            for (name, value) in earlier {
+                later.entry(name).or_insert(value);
+            }
         }
-    }
-}
-
-/// Sets one field. `null` and empty ids say nothing; objects of one name are merged one level deep.
-fn put(fields: &mut Map<String, Value>, name: Cow<'_, str>, value: Value) {
-    if name.is_empty() || value.is_null() {
-        return;
-    }
-    let name = canonical(name);
-    let is_empty = value.as_str().is_some_and(|text| text.trim().is_empty());
-    if is_empty && matches!(&*name, "vid" | "sid" | "uid" | "eid" | "ehash" | "oid") {
-        return;
-    }
-    if let Value::Object(new) = value {
-        if let Some(Value::Object(old)) = fields.get_mut(&*name) {
-            old.extend(new);
-        } else {
-            fields.insert(name.into_owned(), Value::Object(new));
-        }
-    } else {
-        fields.insert(name.into_owned(), value);
+        _ => {}
     }
 }
 
 /// The name a field is known by: lower case and without `utm_` where that is a known field.
-fn canonical(name: Cow<'_, str>) -> Cow<'_, str> {
-    let folded = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(&*name)
-    };
-    let bare = folded.strip_prefix("utm_").unwrap_or(&folded);
-    let is_campaign = matches!(bare, "source" | "medium" | "campaign" | "content" | "term");
-    if bare.len() < folded.len() && is_campaign {
-        return Cow::Owned(bare.to_owned());
-    }
-    match folded {
-        Cow::Owned(folded) if is_known(&folded) => Cow::Owned(folded),
+fn canonical(name: String) -> String {
+    let folded = name.to_ascii_lowercase();
+    match folded.strip_prefix("utm_") {
+        Some(bare @ ("source" | "medium" | "campaign" | "content" | "term")) => bare.to_owned(),
+        _ if is_known(&folded) => folded,
         _ => name,
     }
 }
@@ -280,7 +297,8 @@ impl<'de> Visitor<'de> for Tree<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let inside = self.inside::<A::Error>()?;
-        let mut object = Map::new();
+        // The top level of an event has some dozens of fields; what is inside has few.
+        let mut object = Map::with_capacity(if self.root.is_some() { FIELDS_USUAL } else { 0 });
         while let Some(key) = map.next_key::<String>()? {
             let key = clean(Cow::Owned(key));
             match map.next_value_seed(inside) {

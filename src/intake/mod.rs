@@ -215,7 +215,7 @@ impl Preparer {
     /// # Errors
     /// [`IntakeError::Invalid`], [`IntakeError::TooLarge`] or [`IntakeError::Private`].
     pub fn prepare(&self, hit: Hit) -> Result<Prepared, IntakeError> {
-        let facts = Arc::clone(&hit.facts);
+        let facts = believed(&hit);
         if hit.length > self.event_bytes_max {
             return Err(IntakeError::TooLarge { length: hit.length, max: self.event_bytes_max });
         }
@@ -237,6 +237,16 @@ impl Preparer {
         let cookie = event.who.vid.filter(|_| event.origin == Origin::Client);
         let cookie = cookie.map(|vid| VisitorCookie { vid, domain: cookie_domain(&facts.host) });
         Ok(Prepared { event, cookie, is_time_replaced })
+    }
+}
+
+/// The facts, with the address that a trusted sender names in `ip`: it speaks for a visitor whom it
+/// served itself. From anyone else the field means nothing.
+fn believed(hit: &Hit) -> Arc<RequestFacts> {
+    let named = hit.fields.get("ip").and_then(Value::as_str).and_then(|ip| ip.parse().ok());
+    match named.filter(|_| hit.facts.trusted) {
+        Some(ip) => Arc::new(RequestFacts { ip, ..(*hit.facts).clone() }),
+        None => Arc::clone(&hit.facts),
     }
 }
 

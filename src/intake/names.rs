@@ -1,6 +1,7 @@
 //! The fields an event is built from, as data: each name once, and where its value goes.
 //!
-//! All lists are sorted, so that a name is found by halving; a test keeps them so.
+//! All lists are sorted, so that a name is found by halving; a test keeps them so. Fields are sorted
+//! by length first, which spares most comparisons of text.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -43,90 +44,90 @@ pub(super) enum Slot {
 
 /// Every known field. `uhash` and `nhash` are one, and so are `w` and `vp_w`, `h` and `vp_h`.
 pub(super) static FIELDS: &[(&str, Slot)] = &[
-    ("acct", Slot::Account),
+    ("h", Slot::Whole(|d| &mut d.event.page.vp_h)),
+    ("w", Slot::Whole(|d| &mut d.event.page.vp_w)),
+    ("ip", Slot::Dropped),
+    ("os", Slot::Text(|d| &mut d.event.agent.os)),
+    ("tr", Slot::Dropped),
+    ("tz", Slot::Text(|d| &mut d.event.place.tz)),
+    ("v1", Slot::Dropped),
+    ("vp", Slot::Dropped),
     ("aff", Slot::Text(|d| &mut d.event.campaign.aff)),
     ("app", Slot::Text(|d| &mut d.event.page.app)),
-    ("arm_id", Slot::Text(|d| &mut d.event.campaign.arm_id)),
+    ("did", Slot::Id(|d, id| d.event.who.device_id = Some(id.into()))),
+    ("eid", Slot::Id(|d, id| d.event.id = id.into())),
+    ("jwt", Slot::Dropped),
+    ("lat", Slot::Number(|d| &mut d.event.place.lat)),
+    ("lon", Slot::Number(|d| &mut d.event.place.lon)),
+    ("oid", Slot::Id(|d, id| d.event.who.oid = Some(id.into()))),
+    ("org", Slot::Text(|d| &mut d.event.who.org)),
+    ("ref", Slot::Id(|d, id| d.event.campaign.referral = Some(id.into()))),
+    ("rel", Slot::Text(|d| &mut d.event.page.rel)),
+    ("rid", Slot::Id(|d, id| d.track.rid = Some(id.into()))),
+    ("seq", Slot::Whole(|d| &mut d.track.seq)),
+    ("sid", Slot::Id(|d, id| d.event.who.sid = Some(id.into()))),
+    ("tid", Slot::Thread),
+    ("uid", Slot::Id(|d, id| d.event.who.uid = Some(id.into()))),
+    ("uri", Slot::Dropped),
+    ("url", Slot::Address(|d| &mut d.said.url)),
+    ("ver", Slot::Version),
+    ("vid", Slot::Id(|d, id| d.event.who.vid = Some(id.into()))),
+    ("xid", Slot::Text(|d| &mut d.event.campaign.xid)),
+    ("zip", Slot::Text(|d| &mut d.event.place.zip)),
+    ("acct", Slot::Account),
     ("auth", Slot::Author),
-    ("auth_id", Slot::Id(|d, id| d.event.who.auth_id = Some(id.into()))),
-    ("bhash", Slot::Dropped),
-    ("browser", Slot::Text(|d| &mut d.event.agent.browser)),
-    ("campaign", Slot::Folded(|d| &mut d.event.campaign.campaign)),
     ("cell", Slot::Text(|d| &mut d.said.cell)),
-    ("cflags", Slot::Whole(|d| &mut d.event.consent.cflags)),
-    ("chash", Slot::Text(|d| &mut d.event.who.chash)),
     ("city", Slot::Text(|d| &mut d.event.place.city)),
+    ("etyp", Slot::Folded(|d| &mut d.track.etyp)),
+    ("fbid", Slot::Text(|d| &mut d.event.who.fbid)),
+    ("gaid", Slot::Text(|d| &mut d.event.who.gaid)),
+    ("idfa", Slot::Text(|d| &mut d.event.who.idfa)),
+    ("last", Slot::Address(|d| &mut d.said.last)),
+    ("mcid", Slot::Text(|d| &mut d.event.campaign.mcid)),
+    ("msid", Slot::Text(|d| &mut d.event.who.msid)),
+    ("ptyp", Slot::Folded(|d| &mut d.event.page.ptyp)),
+    ("sink", Slot::Folded(|d| &mut d.track.sink)),
+    ("term", Slot::Folded(|d| &mut d.event.campaign.term)),
+    ("time", Slot::Dropped),
+    ("vp_h", Slot::Whole(|d| &mut d.event.page.vp_h)),
+    ("vp_w", Slot::Whole(|d| &mut d.event.page.vp_w)),
+    ("bhash", Slot::Dropped),
+    ("chash", Slot::Text(|d| &mut d.event.who.chash)),
+    ("ehash", Slot::Text(|d| &mut d.event.who.ehash)),
+    ("email", Slot::Text(|d| &mut d.said.email)),
+    ("ename", Slot::Folded(|d| &mut d.track.ename)),
+    ("first", Slot::Dropped),
+    ("hhash", Slot::Dropped),
+    ("nhash", Slot::Text(|d| &mut d.event.who.nhash)),
+    ("rcode", Slot::Text(|d| &mut d.event.campaign.rcode)),
+    ("score", Slot::Number(|d| &mut d.track.score)),
+    ("split", Slot::Text(|d| &mut d.event.campaign.split)),
+    ("uhash", Slot::Text(|d| &mut d.event.who.nhash)),
+    ("uname", Slot::Text(|d| &mut d.said.uname)),
+    ("arm_id", Slot::Text(|d| &mut d.event.campaign.arm_id)),
+    ("cflags", Slot::Whole(|d| &mut d.event.consent.cflags)),
+    ("device", Slot::Text(|d| &mut d.event.agent.device)),
+    ("iphash", Slot::Dropped),
+    ("latlon", Slot::Dropped),
+    ("medium", Slot::Folded(|d| &mut d.event.campaign.medium)),
+    ("params", Slot::Params),
+    ("region", Slot::Text(|d| &mut d.event.place.region)),
+    ("source", Slot::Folded(|d| &mut d.event.campaign.source)),
+    ("auth_id", Slot::Id(|d, id| d.event.who.auth_id = Some(id.into()))),
+    ("browser", Slot::Text(|d| &mut d.event.agent.browser)),
     ("content", Slot::Folded(|d| &mut d.event.campaign.content)),
     ("country", Slot::Text(|d| &mut d.event.place.country)),
     ("created", Slot::Created),
-    ("created_at", Slot::Created),
     ("culture", Slot::Folded(|d| &mut d.event.agent.culture)),
-    ("device", Slot::Text(|d| &mut d.event.agent.device)),
-    ("device_id", Slot::Id(|d, id| d.event.who.device_id = Some(id.into()))),
-    ("did", Slot::Id(|d, id| d.event.who.device_id = Some(id.into()))),
-    ("duration", Slot::Whole(|d| &mut d.event.page.duration)),
-    ("ehash", Slot::Text(|d| &mut d.event.who.ehash)),
-    ("eid", Slot::Id(|d, id| d.event.id = id.into())),
-    ("email", Slot::Text(|d| &mut d.said.email)),
-    ("ename", Slot::Folded(|d| &mut d.track.ename)),
-    ("etyp", Slot::Folded(|d| &mut d.track.etyp)),
-    ("fbid", Slot::Text(|d| &mut d.event.who.fbid)),
-    ("first", Slot::Dropped),
-    ("gaid", Slot::Text(|d| &mut d.event.who.gaid)),
-    ("h", Slot::Whole(|d| &mut d.event.page.vp_h)),
-    ("hhash", Slot::Dropped),
-    ("idfa", Slot::Text(|d| &mut d.event.who.idfa)),
-    ("invoice_id", Slot::Invoice),
-    ("ip", Slot::Dropped),
-    ("iphash", Slot::Dropped),
-    ("jwt", Slot::Dropped),
-    ("last", Slot::Address(|d| &mut d.said.last)),
-    ("lat", Slot::Number(|d| &mut d.event.place.lat)),
-    ("latlon", Slot::Dropped),
-    ("lon", Slot::Number(|d| &mut d.event.place.lon)),
-    ("mcid", Slot::Text(|d| &mut d.event.campaign.mcid)),
-    ("medium", Slot::Folded(|d| &mut d.event.campaign.medium)),
-    ("msid", Slot::Text(|d| &mut d.event.who.msid)),
-    ("nhash", Slot::Text(|d| &mut d.event.who.nhash)),
-    ("oid", Slot::Id(|d, id| d.event.who.oid = Some(id.into()))),
-    ("org", Slot::Text(|d| &mut d.event.who.org)),
-    ("os", Slot::Text(|d| &mut d.event.agent.os)),
     ("outcome", Slot::Folded(|d| &mut d.track.outcome)),
-    ("params", Slot::Params),
-    ("ptyp", Slot::Folded(|d| &mut d.event.page.ptyp)),
-    ("rcode", Slot::Text(|d| &mut d.event.campaign.rcode)),
-    ("ref", Slot::Id(|d, id| d.event.campaign.referral = Some(id.into()))),
-    ("region", Slot::Text(|d| &mut d.event.place.region)),
-    ("rel", Slot::Text(|d| &mut d.event.page.rel)),
-    ("relation", Slot::Folded(|d| &mut d.track.relation)),
-    ("rid", Slot::Id(|d, id| d.track.rid = Some(id.into()))),
-    ("score", Slot::Number(|d| &mut d.track.score)),
-    ("seq", Slot::Whole(|d| &mut d.track.seq)),
-    ("sid", Slot::Id(|d, id| d.event.who.sid = Some(id.into()))),
-    ("sink", Slot::Folded(|d| &mut d.track.sink)),
-    ("source", Slot::Folded(|d| &mut d.event.campaign.source)),
-    ("split", Slot::Text(|d| &mut d.event.campaign.split)),
     ("targets", Slot::Object(|d| &mut d.track.targets)),
-    ("term", Slot::Folded(|d| &mut d.event.campaign.term)),
-    ("tid", Slot::Thread),
-    ("time", Slot::Dropped),
-    ("tr", Slot::Dropped),
-    ("tz", Slot::Text(|d| &mut d.event.place.tz)),
-    ("uhash", Slot::Text(|d| &mut d.event.who.nhash)),
-    ("uid", Slot::Id(|d, id| d.event.who.uid = Some(id.into()))),
-    ("uname", Slot::Text(|d| &mut d.said.uname)),
-    ("uri", Slot::Dropped),
-    ("url", Slot::Address(|d| &mut d.said.url)),
-    ("v1", Slot::Dropped),
-    ("ver", Slot::Version),
+    ("campaign", Slot::Folded(|d| &mut d.event.campaign.campaign)),
+    ("duration", Slot::Whole(|d| &mut d.event.page.duration)),
+    ("relation", Slot::Folded(|d| &mut d.track.relation)),
     ("verified", Slot::Dropped),
-    ("vid", Slot::Id(|d, id| d.event.who.vid = Some(id.into()))),
-    ("vp", Slot::Dropped),
-    ("vp_h", Slot::Whole(|d| &mut d.event.page.vp_h)),
-    ("vp_w", Slot::Whole(|d| &mut d.event.page.vp_w)),
-    ("w", Slot::Whole(|d| &mut d.event.page.vp_w)),
-    ("xid", Slot::Text(|d| &mut d.event.campaign.xid)),
-    ("zip", Slot::Text(|d| &mut d.event.place.zip)),
+    ("device_id", Slot::Id(|d, id| d.event.who.device_id = Some(id.into()))),
+    ("created_at", Slot::Created),
+    ("invoice_id", Slot::Invoice),
 ];
 
 /// Names that known clients copy into `params`; they are left out of it (contract, appendix B).
@@ -283,8 +284,13 @@ pub(super) static MESSAGE: &[&str] = &[
 
 /// The slot of `name`, when it is a known field.
 pub(super) fn slot(name: &str) -> Option<&'static Slot> {
-    let at = FIELDS.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
+    let at = FIELDS.binary_search_by(|(known, _)| by_length(known).cmp(&by_length(name))).ok()?;
     FIELDS.get(at).map(|(_, slot)| slot)
+}
+
+/// How fields are sorted.
+fn by_length(name: &str) -> (usize, &str) {
+    (name.len(), name)
 }
 
 #[cfg(test)]
@@ -293,7 +299,7 @@ mod tests {
 
     #[test]
     fn names_are_sorted_and_in_one_list_only() {
-        assert!(FIELDS.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(FIELDS.is_sorted_by(|a, b| by_length(a.0) < by_length(b.0)));
         assert!(COPIES.is_sorted_by(|a, b| a < b));
         assert!(MESSAGE.is_sorted_by(|a, b| a < b));
         for name in MESSAGE {

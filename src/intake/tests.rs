@@ -206,6 +206,20 @@ fn a_client_event_sets_the_cookie_for_the_registrable_domain_and_a_server_event_
 }
 
 #[test]
+fn an_address_in_the_event_is_believed_from_a_trusted_peer_only() {
+    for (value, is_trusted, is_believed) in
+        [("8.8.4.77", true, true), ("8.8.4.77", false, false), ("8.8.4", true, false)]
+    {
+        let mut facts = facts();
+        facts.trusted = is_trusted;
+        let event = preparer(&config()).prepare(hit(facts, json!({"ip": value}))).unwrap().event;
+        let is_named = event.place.ip == Some("8.8.4.0".parse().unwrap());
+        assert_eq!(is_named, is_believed, "{value} {is_trusted}");
+        assert_eq!(event.params.get("ip"), None);
+    }
+}
+
+#[test]
 fn a_time_is_believed_within_72_hours_or_from_a_trusted_peer() {
     let hour = 3_600_000;
     let now = 1_790_000_000_000_i64;
@@ -471,12 +485,16 @@ fn the_verdict_weighs_agent_and_headers() {
         f.hints.clear();
     });
     assert_eq!(bare, expect(Verdict::Crawler, "no_language no_encoding"));
+    let old = judge(|f| {
+        f.language = None;
+        f.user_agent = Some("Mozilla/5.0 (X11; Linux x86_64; rv:25.0) Firefox/25.0".to_owned());
+    });
+    assert_eq!(old, expect(Verdict::Human, "old_browser no_language"));
     let prefetch = judge(|f| drop(f.hints.insert("sec-purpose", "prefetch;prerender".to_owned())));
     assert_eq!(prefetch, expect(Verdict::Preview, "prefetch"));
-    let brand = "\"HeadlessChrome\";v=\"126\"";
     let headless =
         judge(|f| drop(f.hints.insert("sec-ch-ua", "\"HeadlessChrome\";v=\"126\"".into())));
-    assert_eq!(headless, expect(Verdict::Headless, "headless_hint"), "{brand}");
+    assert_eq!(headless, expect(Verdict::Headless, "headless_hint"));
     let mismatch = judge(|f| drop(f.hints.insert("sec-ch-ua-platform", "\"macOS\"".to_owned())));
     assert_eq!(mismatch, expect(Verdict::Human, "hint_mismatch"));
     // The agent of a server that speaks for a visitor says nothing about the visitor.

@@ -55,8 +55,8 @@ impl Keeper {
     pub(super) fn round(&self) {
         let free = self.shared.fs.space(&self.shared.folder).map_or(u64::MAX, |space| space.free);
         self.release(free);
-        self.make_ready();
-        self.decide();
+        let has_room = self.make_ready();
+        self.decide(has_room);
     }
 
     /// True when there is work, false when the thread shall end.
@@ -117,13 +117,13 @@ impl Keeper {
         Ok(true)
     }
 
-    /// Makes spares until there are enough, or no room.
-    fn make_ready(&self) {
+    /// Makes spares until there are enough. False when there is no room for another.
+    fn make_ready(&self) -> bool {
         loop {
             let (wanted, has_enough) = {
                 let table = locked(&self.shared.table);
                 if table.keeper == Told::Stop {
-                    return;
+                    return true;
                 }
                 let wanted = table
                     .wanted
@@ -131,7 +131,7 @@ impl Keeper {
                 (wanted, table.spares.len() >= SPARES_READY)
             };
             if wanted.is_none() && has_enough {
-                return;
+                return true;
             }
             if let Err(loss) = self.make(wanted) {
                 let mut table = locked(&self.shared.table);
@@ -139,7 +139,7 @@ impl Keeper {
                     table.refused = Some(loss);
                     self.shared.spare_ready.notify_all();
                 }
-                return;
+                return loss != Loss::Full;
             }
         }
     }
@@ -227,20 +227,21 @@ impl Keeper {
     }
 
     /// Opens or closes the door, by what room there is.
-    fn decide(&self) {
+    fn decide(&self, has_room: bool) {
         let shared = &self.shared;
         let table = locked(&shared.table);
-        let gate = self.gate(&table);
+        let gate = self.gate(&table, has_room);
         let disk_bytes = i64::try_from(table.disk_bytes()).unwrap_or(i64::MAX);
         drop(table);
         shared.metrics.journal_disk_bytes.set(disk_bytes);
         shared.set_gate(gate);
     }
 
-    fn gate(&self, table: &Table) -> Gate {
+    fn gate(&self, table: &Table, has_room: bool) -> Gate {
         let full_bytes = self.shared.disk_bytes_max / 100 * FULL_PERCENT;
-        let has_room = !table.spares.is_empty()
-            || table.is_writing && table.room_bytes() >= self.shared.segment_bytes / 16;
+        let has_room = has_room
+            || !table.spares.is_empty()
+            || table.room_bytes() >= self.shared.segment_bytes / 16;
         if table.used_bytes() < full_bytes && has_room { Gate::Open } else { Gate::Full }
     }
 

@@ -239,11 +239,9 @@ impl Recovery<'_> {
             self.add_spare(Spare { name, file, bytes, is_blank });
             return Ok(());
         }
+        let is_cut = newest.bytes > end && file.set_len(end).is_ok();
+        let bytes = if is_cut { end } else { newest.bytes };
         file.sync_data()?;
-        let mut bytes = newest.bytes;
-        if bytes > end && file.set_len(end).and_then(|()| file.sync_data()).is_ok() {
-            bytes = end;
-        }
         let counted_to = end + 1;
         let sealed = Segment { end, end_is_exact: true, bytes, counted_to, ..newest };
         self.table.segments.push_back(sealed);

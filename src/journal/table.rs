@@ -24,6 +24,8 @@ pub(super) struct Table {
     pub(super) segments: VecDeque<Segment>,
     /// Files that are ready to be the next segment.
     pub(super) spares: VecDeque<Spare>,
+    /// Length of the spare that the writer has taken and is about to make a segment.
+    pub(super) taken_bytes: u64,
     /// True while the last of `segments` is being written.
     pub(super) is_writing: bool,
     /// Highest epoch ever used.
@@ -52,6 +54,7 @@ impl Table {
         Self {
             segments: VecDeque::new(),
             spares: VecDeque::new(),
+            taken_bytes: 0,
             is_writing: false,
             epoch: 0,
             name_next: 1,
@@ -75,7 +78,7 @@ impl Table {
     /// Bytes of all files.
     pub(super) fn disk_bytes(&self) -> u64 {
         let spares: u64 = self.spares.iter().map(|spare| spare.bytes).sum();
-        spares + self.segments.iter().map(|segment| segment.bytes).sum::<u64>()
+        spares + self.taken_bytes + self.segments.iter().map(|segment| segment.bytes).sum::<u64>()
     }
 
     /// Bytes that data has: whole files, but of the one being written only the front.
@@ -111,6 +114,14 @@ impl Table {
     pub(super) fn locate(&self, position: Position) -> Option<&Segment> {
         let at = self.segments.partition_point(|segment| segment.base.0 <= position.0 + 1);
         self.segments.get(at.saturating_sub(1))
+    }
+
+    /// Takes a spare of at least `bytes`, to be pushed to `segments` soon.
+    pub(super) fn take_spare(&mut self, bytes: u64) -> Option<Spare> {
+        let place = self.spares.iter().position(|spare| spare.bytes >= bytes)?;
+        let spare = self.spares.remove(place)?;
+        self.taken_bytes = spare.bytes;
+        Some(spare)
     }
 
     /// The segment being written is written no more; it ends at `end`, and its file at `bytes`.

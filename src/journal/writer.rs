@@ -223,8 +223,7 @@ impl Writer {
         let mut table = locked(&shared.table);
         table.refused = None;
         let loss = loop {
-            let place = table.spares.iter().position(|spare| spare.bytes >= bytes);
-            if let Some(spare) = place.and_then(|at| table.spares.remove(at)) {
+            if let Some(spare) = table.take_spare(bytes) {
                 table.wanted = None;
                 table.wake_keeper();
                 shared.work.notify_one();
@@ -255,7 +254,7 @@ impl Writer {
     pub(super) fn begin_first(&mut self) -> Result<(), Loss> {
         let mut table = locked(&self.shared.table);
         let next = Position(table.durable.0 + 1);
-        let spare = table.spares.pop_front().ok_or(Loss::Full)?;
+        let spare = table.take_spare(0).ok_or(Loss::Full)?;
         drop(table);
         self.begin(spare, next)
     }
@@ -279,12 +278,14 @@ impl Writer {
         };
         if let Err(error) = header.write(&*spare.file) {
             // The file is left as it is and looked at by the next start.
+            locked(&shared.table).taken_bytes = 0;
             return Err(shared.note_error("cannot begin a segment", &error));
         }
         let mut table = locked(&shared.table);
         if let Some(active) = self.active.take() {
             table.seal(active.offset, active.bytes);
         }
+        table.taken_bytes = 0;
         table.segments.push_back(Segment {
             name: spare.name,
             epoch,

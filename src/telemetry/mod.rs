@@ -4,4 +4,4 @@ mod logging;
 mod metrics;
 
 pub use logging::start as start_logging;
-pub use metrics::{LOST_REASONS, Metrics, SinkMetrics};
+pub use metrics::{Counter, CounterVec, LOST_REASONS, Metrics, REJECT_REASONS, SinkMetrics};

@@ -1,6 +1,6 @@
 //! The real program as a child process, and the smallest client that can keep a ledger of what it
 //! was promised. Shared by the tests and benches that look at the program from outside.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -14,7 +14,7 @@ use crate::journal::Position;
 const LONG: Duration = Duration::from_secs(300);
 
 fn batcher(limits: TableLimits) -> Batcher {
-    Batcher::new([(&ALL as _, limits, at(0))], Position(0), WIDE)
+    Batcher::new("sink".into(), [(&ALL as _, limits, at(0))], Position(0), WIDE)
 }
 
 fn push(batcher: &mut Batcher, seqs: impl IntoIterator<Item = u64>, now: Instant) {
@@ -77,8 +77,12 @@ fn each_strategy_is_due_exactly_when_its_own_limit_is_reached() {
 fn a_due_lane_gives_all_that_waits_up_to_the_bounds_of_a_batch() {
     let now = Instant::now();
     let bounds = Bounds { batch_rows: 5, batch_bytes: 350, ..WIDE };
-    let mut lanes =
-        Batcher::new([(&ALL as _, limits(2, usize::MAX, LONG), at(0))], Position(0), bounds);
+    let mut lanes = Batcher::new(
+        "sink".into(),
+        [(&ALL as _, limits(2, usize::MAX, LONG), at(0))],
+        Position(0),
+        bounds,
+    );
     push(&mut lanes, 1..=9, now);
     assert_eq!(seqs(&take(&mut lanes, 0)), [1, 2, 3], "three rows are 300 bytes");
     assert_eq!(lanes.due(now), [] as [usize; 0], "one batch of a table at a time");
@@ -90,7 +94,8 @@ fn a_due_lane_gives_all_that_waits_up_to_the_bounds_of_a_batch() {
 fn a_row_larger_than_a_batch_goes_alone() {
     let now = Instant::now();
     let bounds = Bounds { batch_bytes: 10, ..WIDE };
-    let mut lanes = Batcher::new([(&ALL as _, limits(9, 9, LONG), at(0))], Position(0), bounds);
+    let mut lanes =
+        Batcher::new("sink".into(), [(&ALL as _, limits(9, 9, LONG), at(0))], Position(0), bounds);
     push(&mut lanes, 1..=2, now);
     assert_eq!(seqs(&take(&mut lanes, 0)), [1]);
 }
@@ -108,7 +113,7 @@ fn lanes_are_due_by_priority() {
     let now = Instant::now();
     let with = |priority| TableLimits { priority, ..limits(1, 1, LONG) };
     let tables = [(&ALL as _, with(4), at(0)), (&EVEN as _, with(1), at(0))];
-    let mut lanes = Batcher::new(tables, Position(0), WIDE);
+    let mut lanes = Batcher::new("sink".into(), tables, Position(0), WIDE);
     push(&mut lanes, [2], now);
     assert_eq!(lanes.due(now), [1, 0]);
 }
@@ -131,7 +136,7 @@ fn with_no_room_every_lane_with_rows_is_due_and_reading_stops() {
     let now = Instant::now();
     let bounds = Bounds { memory: 20_000, ..WIDE };
     let never = limits(usize::MAX, usize::MAX, LONG);
-    let mut lanes = Batcher::new([(&ALL as _, never, at(0))], Position(0), bounds);
+    let mut lanes = Batcher::new("sink".into(), [(&ALL as _, never, at(0))], Position(0), bounds);
     let mut seq = 0;
     while lanes.has_room() {
         seq += 1;
@@ -153,7 +158,7 @@ fn an_idle_table_counts_as_stored_up_to_what_was_read() {
         (&ALL as _, limits(9, 9_999, LONG), at(0)),
         (&SEVENTH as _, limits(9, 9_999, LONG), at(0)),
     ];
-    let mut lanes = Batcher::new(tables, Position(0), WIDE);
+    let mut lanes = Batcher::new("sink".into(), tables, Position(0), WIDE);
     push(&mut lanes, 1..=5, now);
     assert_eq!((lanes.cursor(0), lanes.cursor(1)), (at(0), at(5)));
     assert_eq!(lanes.low_water(), Position(0));
@@ -172,7 +177,7 @@ fn a_cursor_never_moves_back_when_the_head_is_lower_or_another_table_is_behind()
     let tables =
         [(&ALL as _, limits(1, 1, LONG), at(90)), (&EVEN as _, limits(1, 1, LONG), at(100))];
     // The journal was shortened to 50.
-    let mut lanes = Batcher::new(tables, Position(50), WIDE);
+    let mut lanes = Batcher::new("sink".into(), tables, Position(50), WIDE);
     assert_eq!(lanes.read(), Position(90));
     lanes.read_to(Position(50));
     assert_eq!((lanes.cursor(0), lanes.cursor(1)), (at(90), at(100)));
@@ -190,7 +195,7 @@ fn after_a_restart_a_lane_gives_exactly_the_frozen_range_first() {
     // One row is due by the new limits, and one row is a batch; the range was frozen by others.
     let bounds = Bounds { memory: 1, batch_rows: 1, batch_bytes: 1, ..WIDE };
     let tables = [(&EVEN as _, limits(1, 1, LONG), frozen)];
-    let mut lanes = Batcher::new(tables, Position(20), bounds);
+    let mut lanes = Batcher::new("sink".into(), tables, Position(20), bounds);
     push(&mut lanes, 4..=7, now);
     assert!(lanes.due(now).is_empty(), "the range is not complete");
     assert!(lanes.has_room(), "the range must be read whatever it takes");
@@ -209,13 +214,14 @@ fn a_frozen_range_that_is_no_longer_whole_is_named_and_its_rest_goes_on() {
     let frozen = TableCursor { stored: Position(3), sending: Some(range(4, 8)) };
     // The journal ends at 6 and goes on above every cursor.
     let tables = [(&EVEN as _, limits(1, 1, LONG), frozen)];
-    let mut lanes = Batcher::new(tables, Position(6), WIDE);
+    let mut lanes = Batcher::new("sink".into(), tables, Position(6), WIDE);
     push(&mut lanes, 4..=6, now);
     assert_eq!(lanes.due(now), [0]);
     assert!(matches!(lanes.take(0), Some(Taken::Missing(it)) if it == range(4, 8)));
     assert_eq!(seqs(&take(&mut lanes, 0)), [4, 6]);
 
-    let mut lanes = Batcher::new([(&EVEN as _, limits(1, 1, LONG), frozen)], Position(3), WIDE);
+    let mut lanes =
+        Batcher::new("sink".into(), [(&EVEN as _, limits(1, 1, LONG), frozen)], Position(3), WIDE);
     assert!(matches!(lanes.take(0), Some(Taken::Missing(_))), "nothing of it is left");
     push(&mut lanes, [10], now);
     assert_eq!(seqs(&take(&mut lanes, 0)), [10]);
@@ -238,7 +244,7 @@ proptest! {
         let of = limits(rows, bytes, Duration::from_millis(40));
         let tables =
             [(&ALL as _, of, at(0)), (&EVEN as _, of, at(0)), (&SEVENTH as _, of, at(0))];
-        let mut lanes = Batcher::new(tables, Position(0), bounds);
+        let mut lanes = Batcher::new("sink".into(), tables, Position(0), bounds);
         let mut got = [vec![], vec![], vec![]];
         let mut stored = [0; 3];
         let largest = 60_000 + 3 * (400 + 5_000);

@@ -97,7 +97,7 @@ struct Life {
 impl Life {
     fn begin(world: &mut World) -> Self {
         let survival = world.random.random_range(0..3);
-        let survival = [Survival::Nothing, Survival::Some, Survival::Everything][survival];
+        let survival = [Survival::Nothing, Survival::Some, Survival::Killed][survival];
         world.disk = world.disk.restart(survival);
         let folder = Path::new("/cursors");
         let opened = CursorFile::open(&world.disk, folder, "memory", "store", NODE);
@@ -117,7 +117,7 @@ impl Life {
             batch_rows: world.random.random_range(1..60),
             ..WIDE
         };
-        let lanes = Batcher::new(tables, Position(world.head), bounds);
+        let lanes = Batcher::new("sink".into(), tables, Position(world.head), bounds);
         Self { lanes, flights: vec![None, None, None], cursor, file, now: Instant::now() }
     }
 

@@ -58,6 +58,7 @@ fn event(seq: u64) -> Arc<Event> {
         consent: Consent::default(),
         params: serde_json::Map::new(),
         body: Body::Track(Box::new(Track { ename: Some(format!("e{seq}")), ..Track::default() })),
+        aim: None,
         ingest: Ingest { node: NODE.into(), seq },
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! Nothing is dropped for being a machine; the event carries a verdict and the reasons for it, from
 //! a closed set. One plain statement (a machine that names itself, an announced prefetch) decides.
-//! Signs that an odd but honest client can show as well decide only in twos.
+//! Incoherent headers, which an odd but honest client can send as well, decide only in twos. An old
+//! browser is only noted: some people have old machines, and logs of old days are imported.
 
 use super::super::RequestFacts;
 use crate::event::Verdict;
@@ -15,7 +16,7 @@ pub(super) const GENERIC: &str = "generic";
 pub(super) const NO_AGENT: &str = "no_agent";
 /// The agent is too short to be a browser's.
 pub(super) const SHORT_AGENT: &str = "short_agent";
-/// The browser is so old that the text is a pretence.
+/// The browser is so old that the text may be a pretence.
 pub(super) const OLD_BROWSER: &str = "old_browser";
 const PREFETCH: &str = "prefetch";
 const FROM_HEADER: &str = "from_header";
@@ -27,7 +28,7 @@ const SITE_MISMATCH: &str = "site_mismatch";
 
 /// Bytes of the shortest agent that any browser sends.
 const AGENT_BYTES_MIN: usize = 16;
-/// Soft signs that together decide.
+/// Incoherent headers that together decide.
 const SIGNS_MIN: usize = 2;
 
 /// Parts of agents in lower case; the first that is found decides, so proxies stand before the
@@ -246,6 +247,7 @@ static TOKENS: &[(&str, Verdict)] = &[
     ("archive.org_bot", Verdict::Crawler),
     ("heritrix", Verdict::Crawler),
     ("feedly", Verdict::Crawler),
+    ("feedburner", Verdict::Crawler),
     ("feedbin", Verdict::Crawler),
     ("newsblur", Verdict::Crawler),
     ("inoreader", Verdict::Crawler),
@@ -362,6 +364,7 @@ pub(super) fn judge(
     hard(brands.contains("Headless"), Verdict::Headless, HEADLESS_HINT);
     if verdict == Verdict::Human && agent.starts_with("Mozilla/") {
         let site = hint("sec-fetch-site");
+        let mut signs = 0;
         for (found, reason) in [
             (facts.language.is_none(), NO_LANGUAGE),
             (hint("accept-encoding").is_none(), NO_ENCODING),
@@ -370,16 +373,18 @@ pub(super) fn judge(
         ] {
             if found {
                 reasons.push(reason);
+                signs += 1;
             }
         }
-        if reasons.len() >= SIGNS_MIN {
+        if signs >= SIGNS_MIN {
             verdict = Verdict::Crawler;
         }
     }
     (verdict, reasons.into_iter().map(str::to_owned).collect())
 }
 
-/// `…bot/`, `crawler`, `spider` and the like. `Cubot` makes telephones.
+/// `…bot/`, `crawler`, `spider` and the like, or a contact as only robots give one. `Cubot` makes
+/// telephones.
 fn is_generic(agent: &str) -> bool {
     let ends_word = |at: usize| {
         agent.as_bytes().get(at).is_none_or(|next| matches!(next, b'/' | b';' | b')' | b',' | b'-'))
@@ -387,7 +392,9 @@ fn is_generic(agent: &str) -> bool {
     let is_bot = agent.match_indices("bot").any(|(at, _)| {
         ends_word(at + 3) && !agent.get(..at).is_some_and(|before| before.ends_with("cu"))
     });
+    let has_contact = agent.contains("compatible;") && agent.contains(['@', '+']);
     is_bot
+        || has_contact
         || ["crawler", "spider", "scraper", "crawl/", "fetcher/", "+http"]
             .iter()
             .any(|t| agent.contains(t))
@@ -451,6 +458,7 @@ mod tests {
             ("Feedly/1.0 (+http://www.feedly.com/fetcher.html; 3 subscribers)", Verdict::Crawler),
             ("UniversalFeedParser/4.2-pre-314-svn +http://feedparser.org/", Verdict::Crawler),
             ("Tiny Tiny RSS/1.11 (http://tt-rss.org/)", Verdict::Crawler),
+            ("Mozilla/5.0 (compatible; Ezooms/1.0; help@moz.com)", Verdict::Crawler),
             ("SomeUnheardOfBot/0.1", Verdict::Crawler),
             ("My little crawler (beta) for tests", Verdict::Crawler),
             ("", Verdict::Crawler),

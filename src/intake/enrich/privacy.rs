@@ -197,72 +197,69 @@ fn retain(value: &mut Value, own_address: &str) -> bool {
     }
 }
 
-/// Whether an entry of this name is secret or personal whatever it holds.
+/// Names whose values are secret or personal whatever they are. Sorted; compared as letters, so that
+/// `user_name`, `userName` and `User-Name` are one.
+static SECRET: [&str; 24] = [
+    "auth",
+    "authorization",
+    "cardnumber",
+    "ccnumber",
+    "clientip",
+    "cookie",
+    "creditcard",
+    "cvc",
+    "cvv",
+    "emailaddress",
+    "iban",
+    "ip",
+    "ipaddr",
+    "ipaddress",
+    "jwt",
+    "mail",
+    "pass",
+    "passphrase",
+    "pin",
+    "pwd",
+    "remoteaddr",
+    "ssn",
+    "uname",
+    "username",
+];
+/// Names that may hold a telephone number, or a mere word. Sorted.
+static PHONE: [&str; 9] = [
+    "cell",
+    "cellphone",
+    "mobile",
+    "mobilephone",
+    "msisdn",
+    "phone",
+    "phonenumber",
+    "tel",
+    "telephone",
+];
+/// Parts that make any name secret.
+static SECRET_PARTS: [&str; 4] = ["password", "passwd", "privatekey", "secret"];
+/// Endings that make any name secret.
+static SECRET_ENDS: [&str; 3] = ["apikey", "email", "token"];
+/// Letters of a name that are looked at; the rest of a longer one is not.
+const LETTERS_MAX: usize = 64;
+
+/// Whether an entry of this name is secret or personal.
 fn is_secret(name: &str, value: &Value) -> bool {
-    const EXACT: [&str; 28] = [
-        "accesstoken",
-        "apikey",
-        "auth",
-        "authorization",
-        "cardnumber",
-        "ccnumber",
-        "clientip",
-        "cookie",
-        "creditcard",
-        "cvc",
-        "cvv",
-        "email",
-        "emailaddress",
-        "iban",
-        "ip",
-        "ipaddress",
-        "jwt",
-        "mail",
-        "pass",
-        "passphrase",
-        "pin",
-        "pwd",
-        "remoteaddr",
-        "ssn",
-        "token",
-        "uname",
-        "username",
-        "useremail",
-    ];
-    const PHONE: [&str; 9] = [
-        "cell",
-        "cellphone",
-        "mobile",
-        "mobilephone",
-        "msisdn",
-        "phone",
-        "phonenumber",
-        "tel",
-        "telephone",
-    ];
-    // Names are compared as letters: `user_name`, `userName` and `User-Name` are one.
-    let mut letters = [0_u8; 24];
+    let mut letters = [0_u8; LETTERS_MAX];
+    let named = name.bytes().filter(|byte| !matches!(byte, b'_' | b'-' | b'.' | b' '));
     let mut length = 0;
-    for byte in name.bytes().filter(|byte| !matches!(byte, b'_' | b'-' | b'.' | b' ')) {
-        match letters.get_mut(length) {
-            Some(letter) => *letter = byte.to_ascii_lowercase(),
-            // Longer than any name above; only endings and parts can match.
-            None => return has_secret_part(name),
-        }
+    for (letter, byte) in letters.iter_mut().zip(named) {
+        *letter = byte.to_ascii_lowercase();
         length += 1;
     }
-    let letters = letters.get(..length).and_then(|name| std::str::from_utf8(name).ok());
-    let Some(letters) = letters else { return has_secret_part(name) };
-    if PHONE.binary_search(&letters).is_ok() {
+    let name = letters.get(..length).unwrap_or_default();
+    if PHONE.binary_search_by(|known| known.as_bytes().cmp(name)).is_ok() {
         return digits(value) >= PHONE_DIGITS_MIN;
     }
-    EXACT.binary_search(&letters).is_ok() || has_secret_part(letters)
-}
-
-fn has_secret_part(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["password", "passwd", "secret", "privatekey"].iter().any(|part| name.contains(part))
-        || ["token", "apikey", "email"].iter().any(|end| name.ends_with(end))
+    SECRET.binary_search_by(|known| known.as_bytes().cmp(name)).is_ok()
+        || SECRET_ENDS.iter().any(|end| name.ends_with(end.as_bytes()))
+        || SECRET_PARTS.iter().any(|part| name.windows(part.len()).any(|w| w == part.as_bytes()))
 }
 
 fn digits(value: &Value) -> usize {
@@ -299,4 +296,55 @@ fn is_token(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lists_that_are_searched_are_sorted() {
+        assert!(SECRET.is_sorted_by(|a, b| a < b));
+        assert!(PHONE.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn a_name_is_secret_in_any_spelling_and_a_harmless_one_stays() {
+        for (name, value, expect) in [
+            ("User-Name", json!("x"), true),
+            ("new_password_again", json!("x"), true),
+            ("csrfToken", json!("x"), true),
+            ("token_count", json!(3), false),
+            ("work.e-mail", json!("x"), true),
+            ("emails_sent", json!(3), false),
+            ("Authorization", json!("x"), true),
+            ("author", json!("x"), false),
+            ("IP_Address", json!("x"), true),
+            ("zip", json!("x"), false),
+            ("mobile", json!(true), false),
+            ("mobile", json!("+49 170 1234567"), true),
+            ("phone", json!(491_701_234_567_u64), true),
+            ("", json!("x"), false),
+        ] {
+            assert_eq!(is_secret(name, &value), expect, "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_tokens_are_known_as_a_whole() {
+        for (text, expect) in [
+            ("joe@example.com", true),
+            ("mailto:joe@example.com", true),
+            ("jöe@exämple.com", true),
+            ("@joe", false),
+            ("joe@home", false),
+            ("write to joe@example.com", false),
+            ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", true),
+            ("eyJust.a.sentence with spaces", false),
+            ("203.0.113.77", true),
+        ] {
+            assert_eq!(is_personal(text, "203.0.113.77"), expect, "{text}");
+        }
+    }
 }

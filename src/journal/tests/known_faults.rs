@@ -298,6 +298,32 @@ fn frames_of_an_earlier_use_are_never_data() {
 }
 
 #[test]
+fn spares_of_a_journal_whose_segments_are_gone_bring_nothing_back() {
+    use crate::journal::Fs;
+    let rig = Rig::new(7);
+    let (journal, _) = rig.open();
+    for id in 1..=100 {
+        store(&journal, id, 1000);
+        journal.forget(Position(id));
+    }
+    eventually("recycling", || journal.first() > Position(60));
+    journal.close();
+    for (path, _) in rig.segments() {
+        rig.fs.remove(&path).unwrap();
+    }
+    // The positions begin again, below those that stand in the spares.
+    let (journal, recovered) = rig.open();
+    assert_eq!(recovered.last, Position(0));
+    for id in 1..=30 {
+        store(&journal, id, 990);
+    }
+    journal.close();
+    let (journal, recovered) = rig.open();
+    assert_eq!(recovered, Recovered { last: Position(30), torn_bytes: 0, corrupt_frames: 0 });
+    assert_eq!(ids(&journal, 0), (1..=30).collect::<Vec<_>>());
+}
+
+#[test]
 fn bytes_that_look_like_a_frame_inside_a_record_are_not_taken_for_one() {
     let rig = Rig::new(5);
     let (journal, _) = rig.open();
