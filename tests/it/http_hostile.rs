@@ -45,7 +45,7 @@ async fn odd_requests_are_answered_and_the_server_goes_on() {
     assert!(old.starts_with("HTTP/1.0 200"), "{old}");
     let huge = format!("X-Huge: {}\r\n", "x".repeat(70_000));
     check("huge header", &post(&huge, "{}"), "431").await;
-    let many: String = (0..200).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let many = "X-Many: 1\r\n".repeat(200);
     check("many headers", &post(&many, "{}"), "431").await;
     check("smuggled", &post("Transfer-Encoding: chunked\r\n", "0\r\n\r\n"), "").await;
     check("garbage", b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", "400").await;

@@ -177,14 +177,17 @@ async fn a_batch_is_answered_event_by_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_batch_is_stored_whole_and_one_event_more_is_refused() {
     let served = Served::with(|setup| setup.server.http.batch_events_max = 1000).await;
-    let lines = |count: usize| (0..count).map(|n| format!("{{\"ename\":\"n{n}\"}}\n")).collect();
-    let body: String = lines(1000);
+    let lines = |count: usize| {
+        let lines: Vec<_> = (0..count).map(|n| format!(r#"{{"ename":"n{n}"}}"#)).collect();
+        lines.join("\n")
+    };
+    let body = lines(1000);
     let response = post(&served, "/tr/v1/str", "application/x-ndjson", body).await;
     assert_eq!(response.status(), 200);
     assert_eq!(json(response).await["accepted"], 1000);
     let names = served.names();
     assert_eq!((names.len(), names[0].as_str(), names[999].as_str()), (1000, "n0", "n999"));
-    let body: String = lines(1001);
+    let body = lines(1001);
     let response = post(&served, "/tr/v1/str", "application/x-ndjson", body).await;
     assert_eq!(response.status(), 413);
     assert_eq!(served.names().len(), 1000);

@@ -1,5 +1,13 @@
 //! The server as its users meet it: requests over real sockets in, records of the journal out.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod http_control;
 mod http_hostile;
 mod http_ops;
