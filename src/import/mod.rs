@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use http::Uri;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use uuid::Uuid;
 
 pub use combined::{Line, Odd, parse};
@@ -128,6 +128,9 @@ pub enum ImportError {
     Answer(#[source] serde_json::Error),
 }
 
+/// The number of a line and what became of its event.
+type Answered = (u64, Result<Sent, ImportError>);
+
 /// Sends every request of the file and waits for its answer; `progress` is told about once a second.
 ///
 /// # Errors
@@ -139,7 +142,7 @@ pub async fn run(
     let file_error = |error| ImportError::File(import.file.clone(), error);
     let mut lines = Lines::open(&import.file).map_err(file_error)?;
     let sender = Sender::new(&import.url, import.in_flight)?;
-    let mut tasks: JoinSet<(u64, Result<Sent, ImportError>)> = JoinSet::new();
+    let mut tasks: JoinSet<Answered> = JoinSet::new();
     let (start, mut reported) = (Instant::now(), Instant::now());
     let mut outcome = Outcome::default();
     while let Some(line) = lines.next().map_err(file_error)? {
@@ -181,10 +184,7 @@ impl Outcome {
         }
     }
 
-    fn settle(
-        &mut self,
-        joined: Option<Result<(u64, Result<Sent, ImportError>), tokio::task::JoinError>>,
-    ) -> Result<(), ImportError> {
+    fn settle(&mut self, joined: Option<Result<Answered, JoinError>>) -> Result<(), ImportError> {
         match joined {
             None => Ok(()),
             Some(Err(error)) => Err(ImportError::Unreachable(error.to_string())),
