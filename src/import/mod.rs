@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use http::Uri;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use uuid::Uuid;
 
 pub use combined::{Line, Odd, parse};
@@ -27,9 +27,6 @@ pub use verify::{Comparison, Verdict, verify};
 use crate::http::control::AskError;
 use lines::Lines;
 use send::{Sender, Sent};
-
-/// A line's number, and what became of it.
-type SentLine = (u64, Result<Sent, ImportError>);
 
 /// The namespace of imported events' ids (version 5 UUIDs).
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f0c_9a1e_52d7_4c0b_9e37_1d5a_8b64_f2c3);
@@ -131,6 +128,9 @@ pub enum ImportError {
     Answer(#[source] serde_json::Error),
 }
 
+/// The number of a line and what became of its event.
+type Answered = (u64, Result<Sent, ImportError>);
+
 /// Sends every request of the file and waits for its answer; `progress` is told about once a second.
 ///
 /// # Errors
@@ -142,7 +142,7 @@ pub async fn run(
     let file_error = |error| ImportError::File(import.file.clone(), error);
     let mut lines = Lines::open(&import.file).map_err(file_error)?;
     let sender = Sender::new(&import.url, import.in_flight)?;
-    let mut tasks: JoinSet<SentLine> = JoinSet::new();
+    let mut tasks: JoinSet<Answered> = JoinSet::new();
     let (start, mut reported) = (Instant::now(), Instant::now());
     let mut outcome = Outcome::default();
     while let Some(line) = lines.next().map_err(file_error)? {
@@ -184,10 +184,7 @@ impl Outcome {
         }
     }
 
-    fn settle(
-        &mut self,
-        joined: Option<Result<SentLine, tokio::task::JoinError>>,
-    ) -> Result<(), ImportError> {
+    fn settle(&mut self, joined: Option<Result<Answered, JoinError>>) -> Result<(), ImportError> {
         match joined {
             None => Ok(()),
             Some(Err(error)) => Err(ImportError::Unreachable(error.to_string())),
