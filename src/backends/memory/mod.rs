@@ -418,6 +418,7 @@ mod tests {
                 consent: Consent::default(),
                 params: Map::new(),
                 body: Body::Track(Box::default()),
+                aim: None,
                 ingest: Ingest { node: "n".into(), seq },
             })
         };
