@@ -205,6 +205,10 @@ impl CursorFile {
         };
         let (mut file, cursor) = Self::over(file)?;
         if let Some(cursor) = cursor {
+            // A process killed between its write and its sync left a state that can be read and
+            // still be lost by a power cut. What is acted upon from here on must stay true.
+            file.file.sync_data()?;
+            fs.sync_folder(directory)?;
             return Ok((file, cursor, Found::Whole));
         }
         let cursor = Cursor::new(identity, node);
