@@ -26,8 +26,7 @@ mod support;
 use std::io::BufRead;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -80,10 +79,12 @@ fn compare(connections: u32, seconds: u32, rounds: usize) {
             })
             .expect("a first event");
         server.drained();
-        let memory = Memory::watch(server.pid());
         let before = server.metric(STORED);
         let started = Instant::now();
-        let round = wrk(server.address, connections, seconds, "/tr/v1/tr/");
+        let (round, peak) = watching_memory(&server, &site, || {
+            wrk(server.address, connections, seconds, "/tr/v1/tr/")
+        });
+        peaks.push(peak as f64 / f64::from(1 << 20));
         let stored = server.metric(STORED) - before;
         stored_rates.push(stored as f64 / started.elapsed().as_secs_f64());
         our_rounds.push(round);
@@ -92,8 +93,6 @@ fn compare(connections: u32, seconds: u32, rounds: usize) {
         let draining = Instant::now();
         server.drained();
         drain_rates.push(lag as f64 / draining.elapsed().as_secs_f64().max(0.001));
-        let pool = site.number("select sum(memory_usage_bytes)::bigint as n from duckdb_memory()");
-        peaks.push((memory.peak().saturating_sub(pool)) as f64 / f64::from(1 << 20));
         let received = server.metric("tracker_events_received_total");
         assert_eq!(
             received,
@@ -196,34 +195,22 @@ fn wrk(address: SocketAddr, connections: u32, seconds: u32, path: &str) -> Round
     }
 }
 
-/// Watches a process's anonymous resident memory.
-struct Memory {
-    stop: Arc<AtomicBool>,
-    peak: Arc<AtomicU64>,
-}
-
-impl Memory {
-    fn watch(pid: u32) -> Self {
-        let (stop, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (ends, sees) = (Arc::clone(&stop), Arc::clone(&peak));
-        std::thread::spawn(move || {
-            while !ends.load(Ordering::Relaxed) {
-                let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-                let kib = status.ok().and_then(|text| {
-                    let line = text.lines().find(|line| line.starts_with("RssAnon:"))?;
-                    line.split_whitespace().nth(1)?.parse::<u64>().ok()
-                });
-                sees.fetch_max(kib.unwrap_or(0) << 10, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(50));
+/// Runs `work` and takes the peak of the server's memory meanwhile, four times a second.
+fn watching_memory<T>(server: &Server, site: &Site, work: impl FnOnce() -> T) -> (T, u64) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut peak = 0;
+            while !done.load(Ordering::Relaxed) {
+                peak = peak.max(server.memory(site));
+                std::thread::sleep(Duration::from_millis(250));
             }
+            peak
         });
-        Self { stop, peak }
-    }
-
-    fn peak(&self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.peak.load(Ordering::Relaxed)
-    }
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        (result, watch.join().expect("the watch"))
+    })
 }
 
 fn median(mut numbers: Vec<f64>) -> f64 {

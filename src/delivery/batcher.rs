@@ -49,10 +49,11 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// 64 MiB for each sink, so that one with a backlog of any length leaves the process well below
-    /// 256 MB; batches as large as a column store likes them; a few milliseconds of decoding.
+    /// 24 MiB for each sink, so that one with a backlog of any length leaves the process below
+    /// 128 MB while its batch is encoded; that is several thousand events, as many as a column store
+    /// needs in one batch; a few milliseconds of decoding.
     pub(super) const DEFAULT: Self =
-        Self { memory: 64 << 20, batch_rows: 200_000, batch_bytes: 64 << 20, read_bytes: 1 << 20 };
+        Self { memory: 24 << 20, batch_rows: 200_000, batch_bytes: 64 << 20, read_bytes: 1 << 20 };
 }
 
 /// Names a lane of one [`Batcher`].

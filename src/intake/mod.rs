@@ -287,8 +287,10 @@ impl Intake {
     /// # Errors
     /// See [`IntakeError`].
     pub fn accept(&self, hit: Hit) -> Result<Receipt, IntakeError> {
-        self.metrics.events_received.inc();
-        self.metrics.events_in_flight.inc();
+        self.metrics.book(|metrics| {
+            metrics.events_received.inc();
+            metrics.events_in_flight.inc();
+        });
         let accepted = self.preparer.prepare(hit).and_then(|prepared| {
             if prepared.is_time_replaced {
                 self.metrics.times_replaced.inc();
@@ -310,8 +312,10 @@ impl Intake {
         message: &str,
         raw: &[u8],
     ) -> Result<Receipt, IntakeError> {
-        self.metrics.events_received.inc();
-        self.metrics.events_in_flight.inc();
+        self.metrics.book(|metrics| {
+            metrics.events_received.inc();
+            metrics.events_in_flight.inc();
+        });
         let set_aside = || {
             if self.preparer.policy.forbids(facts) {
                 return Err(IntakeError::Private);
@@ -330,8 +334,10 @@ impl Intake {
             Refusal::TooLarge => "too_large",
             Refusal::Forbidden => "forbidden",
         };
-        self.metrics.events_received.inc();
-        self.metrics.events_rejected.with_label_values(&[label]).inc();
+        self.metrics.book(|metrics| {
+            metrics.events_received.inc();
+            metrics.events_rejected.with_label_values(&[label]).inc();
+        });
     }
 
     fn append(&self, event: &Event, settle: Settle) -> Result<Pending, IntakeError> {
@@ -349,8 +355,10 @@ impl Intake {
     }
 
     fn refused(&self, label: &str) {
-        self.metrics.events_in_flight.dec();
-        self.metrics.events_rejected.with_label_values(&[label]).inc();
+        self.metrics.book(|metrics| {
+            metrics.events_in_flight.dec();
+            metrics.events_rejected.with_label_values(&[label]).inc();
+        });
     }
 
     fn set_aside(&self, facts: &RequestFacts, reason: Reason, message: &str, raw: &[u8]) -> Event {
@@ -408,15 +416,22 @@ fn settle_quarantine(reason: Reason) -> Settle {
 }
 
 fn settle(metrics: &Metrics, outcome: Result<(), &AppendError>, stored: impl Fn(&Metrics)) {
-    metrics.events_in_flight.dec();
     let label = match outcome {
-        Ok(()) => return stored(metrics),
+        Ok(()) => {
+            return metrics.book(|metrics| {
+                metrics.events_in_flight.dec();
+                stored(metrics);
+            });
+        }
         Err(AppendError::Busy) => "overloaded",
         Err(AppendError::Full) => "journal_full",
         Err(AppendError::Failed) => "journal_failed",
         Err(AppendError::TooLarge(_)) => "too_large",
     };
-    metrics.events_rejected.with_label_values(&[label]).inc();
+    metrics.book(|metrics| {
+        metrics.events_in_flight.dec();
+        metrics.events_rejected.with_label_values(&[label]).inc();
+    });
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! The identity that must hold at any time:
 //! `events_received = events_stored + events_quarantined + Σ events_rejected{reason} + events_in_flight`.
 
+use std::sync::{PoisonError, RwLock};
+
 use prometheus::core::{AtomicU64, GenericCounter, GenericCounterVec};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -34,6 +36,9 @@ pub const LOST_REASONS: [&str; 2] = ["refused_quarantine", "missing_range"];
 /// All metrics of one server.
 pub struct Metrics {
     registry: Registry,
+    /// Shared by those who move an event from one counter to another, exclusive for the scrape that
+    /// reads them all: see [`Metrics::book`].
+    books: RwLock<()>,
     /// Events that arrived, before anything is known about them.
     pub events_received: Counter,
     /// Events that are in the journal as ordinary events.
@@ -235,6 +240,7 @@ impl Metrics {
                 &["sink"],
             )?,
             registry,
+            books: RwLock::new(()),
         };
         for reason in REJECT_REASONS {
             metrics.events_rejected.with_label_values(&[reason]);
@@ -257,13 +263,24 @@ impl Metrics {
         }
     }
 
+    /// Makes `change`, which moves an event between counters, one step for every scrape: a scrape
+    /// sees all of it or nothing, so the identity in this file's head holds in each.
+    pub fn book(&self, change: impl FnOnce(&Self)) {
+        let _shared = self.books.read().unwrap_or_else(PoisonError::into_inner);
+        change(self);
+    }
+
     /// The Prometheus text form, version 0.0.4.
     ///
     /// # Errors
     /// When a metric cannot be encoded.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         let mut bytes = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut bytes)?;
+        let families = {
+            let _exclusive = self.books.write().unwrap_or_else(PoisonError::into_inner);
+            self.registry.gather()
+        };
+        TextEncoder::new().encode(&families, &mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
