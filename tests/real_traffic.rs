@@ -28,13 +28,14 @@ fn a_real_access_log_is_stored_as_it_was_sent() {
     server.stop();
     assert_eq!(site.number("select count(*) as n from events"), 10_000);
     // Counted in the log itself: the agents of the most active feed reader.
-    let log = std::fs::read_to_string(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/data/access_log"
-    ));
-    let universal = log.unwrap().lines().filter(|line| line.contains("UniversalFeedParser")).count();
+    let log =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/access_log"));
+    let universal =
+        log.unwrap().lines().filter(|line| line.contains("UniversalFeedParser")).count();
     assert_eq!(
-        site.number("select count(*) as n from events where user_agent like '%UniversalFeedParser%'"),
+        site.number(
+            "select count(*) as n from events where user_agent like '%UniversalFeedParser%'"
+        ),
         universal as u64
     );
 }

@@ -4,6 +4,8 @@ mod batcher;
 mod crash;
 mod cursor;
 mod poison;
+#[cfg(feature = "duckdb")]
+mod replay;
 mod shipper;
 
 use std::sync::Arc;
