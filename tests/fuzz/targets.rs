@@ -20,7 +20,7 @@ use tracker::config::{Config, IntakeConfig, TrustedProxy};
 use tracker::event::{self, Body, Origin, Verdict};
 use tracker::geo::GeoDb;
 use tracker::http::forwarded::{self, Trusted};
-use tracker::http::{batch, cookie};
+use tracker::http::{Encoding, batch, cookie};
 use tracker::intake::{self, Agents, Hit, IntakeError, Keys, Preparer, RequestFacts};
 use tracker::{delivery, import, journal};
 
@@ -34,6 +34,7 @@ pub(crate) const TABLE: &[(&str, fn(&[u8]))] = &[
     ("event", event),
     ("forwarded", forwarded),
     ("hit", hit),
+    ("inflate", inflate),
     ("json", json),
     ("log_line", log_line),
     ("segment", segment),
@@ -51,6 +52,8 @@ pub(crate) fn run(name: &str, bytes: &[u8]) {
 const NESTING_MAX: usize = 64;
 /// Events of a batch that are taken.
 const EVENTS_MAX: usize = 100;
+/// Bytes a body may inflate to; low, so that an input can pass it.
+const INFLATED_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a cursor's slot, and of what stands before the part under the checksum.
 const SLOT_BYTES: usize = 16 << 10;
 const SLOT_CHECKED_FROM: usize = 8;
@@ -144,7 +147,8 @@ fn prepare(hit: Hit) {
     assert!(matches!(prepared.event.body, Body::Track(_)));
     let record = event::encode(&prepared.event).expect("what was prepared can be written");
     let written = record.get(1..).and_then(|json| serde_json::from_slice(json).ok());
-    assert!(!holds_nul(&written.expect("a record is JSON behind its version")));
+    let written = written.expect("a record is JSON behind its version");
+    assert!(!holds_nul(&written), "{written}");
     assert_eq!(event::decode(&record).expect("what was written can be read"), prepared.event);
 }
 
@@ -213,6 +217,15 @@ fn batch(bytes: &[u8]) {
         for event in &events {
             assert!(!event.is_empty());
             drop(intake::parse_json(event, NESTING_MAX));
+        }
+    }
+}
+
+/// A compressed body inflates within its bound, or is refused.
+fn inflate(bytes: &[u8]) {
+    for encoding in [Encoding::Gzip, Encoding::Brotli] {
+        if let Ok(body) = tracker::http::inflate(encoding, bytes, INFLATED_BYTES_MAX) {
+            assert!(body.len() <= INFLATED_BYTES_MAX);
         }
     }
 }
