@@ -4,7 +4,7 @@
 //! with the kept inputs in every test run. A parser of outside bytes that is not in [`TABLE`] is not
 //! fuzzed. Each function is fast and keeps nothing between inputs but what is costly to build.
 
-#![expect(clippy::expect_used, reason = "a promise that is broken is the finding")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a broken promise is the finding")]
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,8 +24,11 @@ use tracker::http::{Encoding, batch, cookie};
 use tracker::intake::{self, Agents, Hit, IntakeError, Keys, Preparer, RequestFacts};
 use tracker::{delivery, import, journal};
 
+/// Does something with an input; panics when what must hold does not.
+pub(crate) type Target = fn(&[u8]);
+
 /// Each target by the name of its corpus folder and of its program.
-pub(crate) const TABLE: &[(&str, fn(&[u8]))] = &[
+pub(crate) const TABLE: &[(&str, Target)] = &[
     ("agent", agent),
     ("batch", batch),
     ("config", config),
