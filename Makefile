@@ -47,11 +47,21 @@ fmt: ## format the sources
 bench: ## measure the hot paths
 	@$(CARGO) bench --locked $$features
 
+# The stable compiler has no sanitizers, and without unsafe code there is little for them to find. New
+# inputs go to a folder of their own beside what was built; kept ones are in tests/fuzz/corpus.
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZ_SECONDS (60)
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
-	@for target in $$(cargo fuzz list); do \
-		. .ci/duckdb && cargo fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	@for target in $$(cargo fuzz list --fuzz-dir tests/fuzz); do \
+		echo "fuzz: $$target for $(FUZZ_SECONDS) seconds"; \
+		mkdir -p "$(CARGO_TARGET_DIR)/fuzz/$$target" tests/fuzz/artifacts; \
+		cargo fuzz run --fuzz-dir tests/fuzz -s none "$$target" \
+			"$(CARGO_TARGET_DIR)/fuzz/$$target" "tests/fuzz/corpus/$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4608 -timeout=10 -rss_limit_mb=2048 \
+			-print_final_stats=1 || { \
+			echo "fuzz: $$target failed; the input is in tests/fuzz/artifacts/$$target" >&2; \
+			exit 1; \
+		}; \
 	done
 
 .PHONY: replay

@@ -278,6 +278,12 @@ pub fn highest_cursor(directory: &Path) -> io::Result<Position> {
     highest(&RealFs, directory)
 }
 
+/// The highest position that the bytes of one cursor file name; `None` when no slot is whole. For
+/// fuzzing and inspection: takes any bytes whatever, without a panic.
+pub fn scan_cursor(bytes: &[u8]) -> Option<Position> {
+    newest(bytes).map(|(_, _, cursor)| cursor.highest())
+}
+
 pub(super) fn highest(fs: &dyn Fs, directory: &Path) -> io::Result<Position> {
     let entries = match fs.list(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Position(0)),

@@ -36,7 +36,7 @@ use crate::journal::{Fs, Journal, Position, RealFs};
 use crate::tables;
 use crate::telemetry::{LOST_REASONS, Metrics};
 use batcher::Bounds;
-pub use cursor::highest_cursor;
+pub use cursor::{highest_cursor, scan_cursor};
 pub use replay::{ReplayError, Replayed, replay};
 use shipper::Shipper;
 use source::{Claims, Source};

@@ -95,9 +95,12 @@ fn too_large(max: usize) -> ApiError {
     ApiError::TooLarge(format!("the body is larger than {max} bytes"))
 }
 
+/// How a body may be compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
+pub enum Encoding {
+    /// Also as `x-gzip`; several members one after the other are one body.
     Gzip,
+    /// `br`.
     Brotli,
 }
 
@@ -113,7 +116,10 @@ fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>, ApiError> {
 }
 
 /// Inflates at most `max` bytes; blocking.
-fn inflate(encoding: Encoding, bytes: &[u8], max: usize) -> Result<Bytes, ApiError> {
+///
+/// # Errors
+/// [`ApiError::TooLarge`] when there are more, [`ApiError::Malformed`] when the bytes are damaged.
+pub fn inflate(encoding: Encoding, bytes: &[u8], max: usize) -> Result<Bytes, ApiError> {
     let limit = max as u64 + 1;
     let mut inflated = Vec::with_capacity(max.min(bytes.len().saturating_mul(4)));
     let outcome = match encoding {

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{MethodRouter, any};
 
+pub use body::{Encoding, inflate};
 pub use control::{Control, Handlers, Replay};
 pub use error::ApiError;
 pub use facts::Caller;

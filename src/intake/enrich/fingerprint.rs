@@ -38,11 +38,12 @@ pub(super) fn ja4h(facts: &RequestFacts) -> String {
     )
 }
 
-/// Four characters of the first language, without hyphens, filled with zeros.
+/// Four characters of the first language, without hyphens and what no language is written with,
+/// filled with zeros.
 fn language(accepted: &str) -> String {
     let first = accepted.split(',').next().unwrap_or_default();
-    let four: String =
-        first.chars().filter(|c| *c != '-').take(4).map(|c| c.to_ascii_lowercase()).collect();
+    let written = first.chars().filter(|c| c.is_ascii_graphic() && *c != '-');
+    let four: String = written.take(4).map(|c| c.to_ascii_lowercase()).collect();
     format!("{four:0<4}")
 }
 
@@ -72,6 +73,8 @@ mod tests {
         facts.method = "POST".to_owned();
         facts.http2 = true;
         assert_eq!(ja4h(&facts), "po20cr03enus_e07be5ae709f_6eb0d6e602bc_6eb0d6e602bc");
+        facts.language = Some("\0d\u{fffd}e".to_owned());
+        assert_eq!(ja4h(&facts), "po20cr03de00_e07be5ae709f_6eb0d6e602bc_6eb0d6e602bc");
         facts.cookies.clear();
         facts.referer = None;
         facts.language = None;

@@ -1,14 +1,7 @@
-//! A body of many events splits into at most the events allowed, or is refused.
+//! The fuzz target `batch`; see `targets.rs`.
 #![no_main]
 
-use bytes::Bytes;
-use http::HeaderMap;
-use libfuzzer_sys::fuzz_target;
-use tracker::http::batch;
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|body: &[u8]| {
-    let form = batch::form(&HeaderMap::new(), body);
-    if let Ok(events) = batch::split(form, &Bytes::copy_from_slice(body), 100) {
-        assert!(events.len() <= 100);
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("batch", bytes));

@@ -1,14 +1,7 @@
-//! Any text as a configuration file: settings, or errors that each name something.
+//! The fuzz target `config`; see `targets.rs`.
 #![no_main]
 
-use std::collections::BTreeMap;
-use std::path::Path;
+#[path = "../targets.rs"]
+mod targets;
 
-use libfuzzer_sys::fuzz_target;
-use tracker::config::Config;
-
-fuzz_target!(|text: &str| {
-    if let Err(errors) = Config::parse(text, Path::new("."), &BTreeMap::new()) {
-        assert!(!errors.is_empty() && errors.iter().all(|error| !error.message.is_empty()));
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("config", bytes));

@@ -1,11 +1,7 @@
-//! Bytes of the journal that decode are an event that encodes again.
+//! The fuzz target `event`; see `targets.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use tracker::event;
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|bytes: &[u8]| {
-    if let Ok(read) = event::decode(bytes) {
-        event::encode(&read).expect("what was read can be written");
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("event", bytes));

@@ -1,10 +1,7 @@
-//! Forwarding headers of any shape: addresses or nothing.
+//! The fuzz target `forwarded`; see `targets.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use tracker::http::forwarded;
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|line: &str| {
-    drop(forwarded::forwarded_for(line));
-    let _ = forwarded::node(line);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("forwarded", bytes));

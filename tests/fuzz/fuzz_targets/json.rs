@@ -1,9 +1,7 @@
-//! JSON of strangers is read within its nesting, or refused.
+//! The fuzz target `json`; see `targets.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use tracker::intake;
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|bytes: &[u8]| {
-    drop(intake::parse_json(bytes, 64));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("json", bytes));

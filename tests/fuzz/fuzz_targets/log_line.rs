@@ -1,11 +1,7 @@
-//! A line of an access log is a request or says why not.
+//! The fuzz target `log_line`; see `targets.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use tracker::import;
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|line: &str| {
-    if let Ok(line) = import::parse(line) {
-        assert!(!line.target.is_empty());
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("log_line", bytes));

@@ -1,9 +1,7 @@
-//! Any bytes as a segment file: intact frames are found, nothing panics.
+//! The fuzz target `segment`; see `targets.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use tracker::journal;
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|bytes: &[u8]| {
-    let _ = journal::scan_bytes(bytes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("segment", bytes));

@@ -1,9 +1,7 @@
-//! Any text as an address: cleaned, or none.
+//! The fuzz target `url`; see `targets.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use tracker::intake;
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|text: &str| {
-    drop(intake::clean_url(text));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("url", bytes));

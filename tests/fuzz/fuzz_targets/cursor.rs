@@ -1,0 +1,7 @@
+//! The fuzz target `cursor`; see `targets.rs`.
+#![no_main]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("cursor", bytes));

@@ -1,0 +1,343 @@
+//! What each fuzz target does with its bytes, and what must hold whatever they are.
+//!
+//! The programs of `fuzz_targets/` call these under the fuzzing engine; `tests/corpora.rs` calls them
+//! with the kept inputs in every test run. A parser of outside bytes that is not in [`TABLE`] is not
+//! fuzzed. Each function is fast and keeps nothing between inputs but what is costly to build.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a broken promise is the finding")]
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use chrono::DateTime;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde_json::Value;
+use tracker::config::{Config, IntakeConfig, TrustedProxy};
+use tracker::event::{self, Body, Origin, Verdict};
+use tracker::geo::GeoDb;
+use tracker::http::forwarded::{self, Trusted};
+use tracker::http::{Encoding, batch, cookie};
+use tracker::intake::{self, Agents, Hit, IntakeError, Keys, Preparer, RequestFacts};
+use tracker::{delivery, import, journal};
+
+/// Does something with an input; panics when what must hold does not.
+pub(crate) type Target = fn(&[u8]);
+
+/// Each target by the name of its corpus folder and of its program.
+pub(crate) const TABLE: &[(&str, Target)] = &[
+    ("agent", agent),
+    ("batch", batch),
+    ("config", config),
+    ("cookies", cookies),
+    ("cursor", cursor),
+    ("event", event),
+    ("forwarded", forwarded),
+    ("hit", hit),
+    ("inflate", inflate),
+    ("json", json),
+    ("log_line", log_line),
+    ("segment", segment),
+    ("url", url),
+];
+
+/// Runs the target `name` on one input; panics on a finding.
+pub(crate) fn run(name: &str, bytes: &[u8]) {
+    let target = TABLE.iter().find(|(known, _)| *known == name);
+    let (_, target) = target.expect("the name of a target");
+    target(bytes);
+}
+
+/// Nesting of JSON that is taken, as by default.
+const NESTING_MAX: usize = 64;
+/// Events of a batch that are taken.
+const EVENTS_MAX: usize = 100;
+/// Bytes a body may inflate to; low, so that an input can pass it.
+const INFLATED_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a cursor's slot, and of what stands in it before the content.
+const SLOT_BYTES: usize = 16 << 10;
+const SLOT_HEAD_BYTES: usize = 20;
+/// Bytes of a segment before its frames, and of a frame before its record.
+const SEGMENT_HEADER_BYTES: usize = 4096;
+const FRAME_HEAD_BYTES: usize = 24;
+/// Bytes of a user agent that are stored.
+const AGENT_BYTES_MAX: usize = 512;
+
+/// JSON of strangers is read within its nesting, or refused; what was read reads the same again.
+fn json(bytes: &[u8]) {
+    let Ok(value) = intake::parse_json(bytes, NESTING_MAX) else { return };
+    assert!(depth(&value) <= NESTING_MAX);
+    let written = serde_json::to_vec(&value).expect("what was read can be written");
+    assert!(!holds_nul(&value), "{value}");
+    assert_eq!(intake::parse_json(&written, NESTING_MAX), Ok(value));
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// No store takes NUL in a text.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(fields) => {
+            fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value))
+        }
+        _ => false,
+    }
+}
+
+/// A whole request: path pairs, query, `User` header and body, one after the other, each but the
+/// last ended by a line feed. It becomes an event that survives the journal, or is refused.
+fn hit(bytes: &[u8]) {
+    let mut parts = bytes.splitn(4, |byte| *byte == b'\n');
+    let path = text(parts.next().unwrap_or_default());
+    let query = text(parts.next().unwrap_or_default());
+    let user = parts.next().filter(|user| !user.is_empty());
+    let facts = RequestFacts {
+        uri: format!("/tr/v1/tr/{path}?{query}"),
+        user: user.map(|user| text(user).into_owned()),
+        ..browser()
+    };
+    let body = match parts.next().map(|body| intake::parse_json(body, NESTING_MAX)) {
+        Some(Ok(Value::Object(body))) => Some(body),
+        _ => None,
+    };
+    let fields = intake::fields(&facts, &path, Some(&query), body, Some("ignore"));
+    for origin in [Origin::Client, Origin::Server] {
+        prepare(Hit {
+            origin,
+            facts: Arc::new(facts.clone()),
+            fields: fields.clone(),
+            length: bytes.len(),
+        });
+    }
+}
+
+/// Agent, language and referrer, each on a line of its own: a verdict, and texts within bounds.
+fn agent(bytes: &[u8]) {
+    let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
+    let mut line = || lines.next().map(|line| text(line).into_owned());
+    let facts = RequestFacts { user_agent: line(), language: line(), referer: line(), ..browser() };
+    let known = agents().classify(facts.user_agent.as_deref().unwrap_or_default());
+    assert!(known.verdict == Verdict::Human || known.reason.is_some());
+    let fields = serde_json::Map::new();
+    prepare(Hit { origin: Origin::Client, facts: Arc::new(facts), fields, length: 0 });
+}
+
+/// The event of a hit, if it is one, is the same before and behind the journal.
+fn prepare(hit: Hit) {
+    let prepared = match preparer().prepare(hit) {
+        Ok(prepared) => prepared,
+        Err(IntakeError::Invalid { field, message }) => {
+            return assert!(!field.is_empty() && !message.is_empty());
+        }
+        Err(IntakeError::TooLarge { length, max }) => return assert!(length > max),
+        Err(error) => panic!("preparing has no journal: {error}"),
+    };
+    let stored = prepared.event.agent.user_agent.as_deref().unwrap_or_default();
+    assert!(stored.len() <= AGENT_BYTES_MAX);
+    assert!(matches!(prepared.event.body, Body::Track(_)));
+    let record = event::encode(&prepared.event).expect("what was prepared can be written");
+    let written = record.get(1..).and_then(|json| serde_json::from_slice(json).ok());
+    let written = written.expect("a record is JSON behind its version");
+    assert!(!holds_nul(&written), "{written}");
+    assert_eq!(event::decode(&record).expect("what was written can be read"), prepared.event);
+}
+
+/// Any text as an address: cleaned of query, fragment and control characters, or none.
+fn url(bytes: &[u8]) {
+    let Some(address) = intake::clean_url(&text(bytes)) else { return };
+    assert!(!address.clean.contains(['?', '#']), "{address:?}");
+    assert!(!address.clean.contains(char::is_control), "{address:?}");
+    assert_eq!(address.host, address.host.to_ascii_lowercase());
+    assert!(!address.query.contains('#'), "{address:?}");
+}
+
+/// Cookie headers, one a line, give names without what separates them; the same text as a host gives
+/// at most one cookie, and for a domain that holds the host.
+fn cookies(bytes: &[u8]) {
+    let lines: Vec<HeaderValue> = bytes
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| HeaderValue::from_bytes(line).ok())
+        .collect();
+    for (name, value) in cookie::parse(lines.iter()) {
+        assert!(!name.is_empty() && name == name.trim() && !name.contains([';', '=']), "{name:?}");
+        assert!(!value.contains(';'), "{value:?}");
+    }
+    let host = text(bytes);
+    let domain = intake::cookie_domain(&host);
+    if let Some(domain) = &domain {
+        assert!(host.trim_end_matches('.').ends_with(domain.as_str()) && domain.contains('.'));
+    }
+    let mut headers = HeaderMap::new();
+    let vid = "14fb0860-b4bf-11e9-8971-7b80435315ac".parse().expect("an id");
+    cookie::set(&mut headers, &intake::VisitorCookie { vid, domain }, cookie::Scope::Plain);
+    assert!(headers.len() <= 1);
+}
+
+/// Forwarding headers of any shape: addresses in canonical form, and none from a stranger.
+fn forwarded(bytes: &[u8]) {
+    let line = text(bytes);
+    for ip in forwarded::forwarded_for(&line).into_iter().chain([forwarded::node(&line)]).flatten()
+    {
+        assert_eq!(forwarded::node(&ip.to_string()), Some(ip));
+    }
+    let proxy = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let stranger = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
+    let trusted = Trusted::new(&[TrustedProxy::Loopback, TrustedProxy::Private]);
+    for name in ["x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip"] {
+        let lines = bytes.split(|byte| *byte == b'\n');
+        let values = lines.filter_map(|line| HeaderValue::from_bytes(line).ok());
+        let headers: HeaderMap =
+            values.map(|value| (HeaderName::from_static(name), value)).collect();
+        let client = trusted.client(proxy, &headers);
+        assert_eq!(client, client.to_canonical());
+        assert_eq!(trusted.client(stranger, &headers), stranger);
+    }
+}
+
+/// A body of many events splits into at most the events allowed, each a piece of it, or is refused.
+fn batch(bytes: &[u8]) {
+    let body = Bytes::copy_from_slice(bytes);
+    let mut lines = HeaderMap::new();
+    lines.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    for headers in [HeaderMap::new(), lines] {
+        let form = batch::form(&headers, bytes);
+        let Ok(events) = batch::split(form, &body, EVENTS_MAX) else { continue };
+        assert!(events.len() <= EVENTS_MAX);
+        assert!(events.iter().map(Bytes::len).sum::<usize>() <= bytes.len());
+        for event in &events {
+            assert!(!event.is_empty());
+            drop(intake::parse_json(event, NESTING_MAX));
+        }
+    }
+}
+
+/// A compressed body inflates within its bound, or is refused.
+fn inflate(bytes: &[u8]) {
+    for encoding in [Encoding::Gzip, Encoding::Brotli] {
+        if let Ok(body) = tracker::http::inflate(encoding, bytes, INFLATED_BYTES_MAX) {
+            assert!(body.len() <= INFLATED_BYTES_MAX);
+        }
+    }
+}
+
+/// Any text as a configuration file: settings, or errors that each say something.
+fn config(bytes: &[u8]) {
+    let variables = BTreeMap::from([("NAME".to_owned(), "value".to_owned())]);
+    if let Err(errors) = Config::parse(&text(bytes), Path::new("."), &variables) {
+        assert!(!errors.is_empty() && errors.iter().all(|error| !error.message.is_empty()));
+    }
+}
+
+/// A line of an access log is a request or says why not.
+fn log_line(bytes: &[u8]) {
+    if let Ok(line) = import::parse(&text(bytes)) {
+        assert!(!line.method.is_empty() && !line.target.is_empty());
+    }
+}
+
+/// Any bytes as a segment file: nothing panics. And as records, a line each, behind a damaged header
+/// and before any garbage: every one is found.
+fn segment(bytes: &[u8]) {
+    assert!(journal::scan_bytes(bytes) <= bytes.len() / FRAME_HEAD_BYTES);
+    let mut file = vec![0; SEGMENT_HEADER_BYTES];
+    let mut position = 0_u64;
+    for record in bytes.split(|byte| *byte == b'\n') {
+        position += 1;
+        let length = u32::try_from(record.len()).expect("a short input").to_le_bytes();
+        let epoch = 1_u64.to_le_bytes();
+        let checked = [&length[..], &epoch, &position.to_le_bytes(), record].concat();
+        let (length, rest) = checked.split_at(length.len());
+        file.extend_from_slice(length);
+        file.extend_from_slice(&crc32c::crc32c(&checked).to_le_bytes());
+        file.extend_from_slice(rest);
+    }
+    file.extend_from_slice(bytes);
+    assert!(journal::scan_bytes(&file) as u64 >= position);
+}
+
+/// Bytes of the journal that decode are an event that survives being written again.
+fn event(bytes: &[u8]) {
+    if let Ok(read) = event::decode(bytes) {
+        let written = event::encode(&read).expect("what was read can be written");
+        assert_eq!(event::decode(&written).expect("what was written can be read"), read);
+    }
+}
+
+/// Any bytes as a cursor file, and as the content of its second slot under a checksum that is right;
+/// under a wrong one the slot says nothing.
+fn cursor(bytes: &[u8]) {
+    let _ = delivery::scan_cursor(bytes);
+    let content = bytes.get(..SLOT_BYTES - SLOT_HEAD_BYTES).unwrap_or(bytes);
+    let mut checked = u64::MAX.to_le_bytes().to_vec();
+    checked.extend_from_slice(&u32::try_from(content.len()).expect("a slot").to_le_bytes());
+    checked.extend_from_slice(content);
+    let mut first = bytes.to_vec();
+    first.resize(SLOT_BYTES, 0);
+    let with_second = |checksum: u32| {
+        let file = [&first[..], b"TCUR", &checksum.to_le_bytes(), &checked].concat();
+        delivery::scan_cursor(&file)
+    };
+    let checksum = crc32c::crc32c(&checked);
+    let _ = with_second(checksum);
+    assert_eq!(with_second(!checksum), delivery::scan_cursor(&first));
+}
+
+/// Bytes as text, where the program itself reads text.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+fn agents() -> &'static Agents {
+    static AGENTS: OnceLock<Agents> = OnceLock::new();
+    AGENTS.get_or_init(|| {
+        let agents = Agents::start();
+        // The same input must do the same every time.
+        agents.wait();
+        agents
+    })
+}
+
+fn preparer() -> &'static Preparer {
+    static PREPARER: OnceLock<Preparer> = OnceLock::new();
+    PREPARER.get_or_init(|| {
+        let config = IntakeConfig::new("unused".into());
+        let keys = Keys::from_bytes([7; 32], config.hash_mode, &config.prefix_private_hash);
+        let places = Arc::new(GeoDb::none());
+        Preparer::new(&config, keys, places, agents().clone()).expect("the default has no filter")
+    })
+}
+
+/// An ordinary browser's request.
+fn browser() -> RequestFacts {
+    let agent = "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0";
+    RequestFacts {
+        received_at: DateTime::from_timestamp_millis(1_790_000_000_000).expect("a time"),
+        ip: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
+        trusted: true,
+        route: "tr",
+        method: "GET".to_owned(),
+        http2: true,
+        host: "t.example.com".to_owned(),
+        uri: "/tr/v1/tr/".to_owned(),
+        header_names: ["User-Agent", "Accept", "Accept-Language"].map(str::to_owned).to_vec(),
+        user_agent: Some(agent.to_owned()),
+        language: Some("en-US,en;q=0.9".to_owned()),
+        referer: None,
+        user: None,
+        cookies: BTreeMap::new(),
+        gpc: false,
+        dnt: false,
+        hints: BTreeMap::new(),
+    }
+}
