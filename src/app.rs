@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backends::{self, Backend, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{BackendConfig, Config, Loaded};
+use crate::config::{BackendConfig, Config, Loaded, ServerConfig};
 use crate::delivery::{self, Delivery};
 use crate::geo::GeoDb;
 use crate::http::{AppState, Control, Handlers, Replay, Server};
@@ -27,8 +27,9 @@ use crate::intake::Intake;
 use crate::journal::{Journal, RealFs};
 use crate::telemetry::{self, Metrics};
 
-/// Share of the stop deadline that requests in flight may take; the rest is for the sinks.
-const DRAIN_SHARE: u32 = 2;
+/// Stop has three parts, which take at most a third of the deadline each: requests in flight, what
+/// waits for the sinks, and the sinks' own closing.
+const STOP_PARTS: u32 = 3;
 /// How long blocking calls that ignore the deadline may hold the end of the process.
 const LINGER: Duration = Duration::from_millis(100);
 
@@ -72,7 +73,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     if !serving.is_finished() {
         drop(serving.await);
     }
-    parts.delivery.stop(config.server.stop_deadline / DRAIN_SHARE).await;
+    parts.delivery.stop(config.server.stop_deadline / STOP_PARTS).await;
     drop(control.await);
     let journal = parts.journal.clone();
     tokio::task::spawn_blocking(move || journal.close()).await.context("closing the journal")?;
@@ -102,7 +103,7 @@ impl Parts {
         }
 
         let resume_after = delivery::highest_cursor(&cursors).context("reading the cursors")?;
-        let (journal, recovered) = Journal::open(
+        let (journal, _) = Journal::open(
             &config.journal,
             resume_after,
             Arc::new(RealFs),
@@ -110,13 +111,6 @@ impl Parts {
             Arc::clone(&metrics),
         )
         .context("opening the journal")?;
-        tracing::info!(
-            last = recovered.last.0,
-            torn_bytes = recovered.torn_bytes,
-            corrupt_frames = recovered.corrupt_frames,
-            "journal opened"
-        );
-
         let connected = connect(config, &clock)?;
         let store = connected.iter().find_map(|(backend, _)| backend.store.clone());
         let delivery = Arc::new(Delivery::start(&connected, &journal, &cursors, &clock, &metrics));
@@ -146,7 +140,11 @@ impl Parts {
             durability: config.journal.durability,
             domains: config.intake.domains.clone(),
         };
-        let server = Server::bind(&config.server, state.clone()).context("listening")?;
+        let listeners = ServerConfig {
+            stop_deadline: config.server.stop_deadline / STOP_PARTS,
+            ..config.server.clone()
+        };
+        let server = Server::bind(&listeners, state.clone()).context("listening")?;
         let handlers = handlers(config, state, store, &journal);
         let control = Control::bind(&data.join("tracker.sock"), handlers)
             .await

@@ -44,7 +44,7 @@ use status::Status;
 pub use status::{SinkHealth, SinkState};
 
 /// How long a sink may take to close after the deadline of stop.
-const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
+const CLOSE_TIME_MAX: Duration = Duration::from_millis(250);
 
 /// All shippers of the process.
 pub struct Delivery {
