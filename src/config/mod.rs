@@ -2,7 +2,7 @@
 //!
 //! Each part of the program takes its own section, never the whole [`Config`]. The file is read in
 //! four steps: JSON, `${NAME}` from the environment, the Go tracker's dialect into ours
-//! ([`legacy`]), and ours into structs ([`dialect`]). Every mistake is reported, not only the first.
+//! (`legacy`), and ours into structs (`dialect`). Every mistake is reported, not only the first.
 
 mod backends;
 mod dialect;
