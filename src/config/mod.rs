@@ -19,7 +19,7 @@ mod variables;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -137,7 +137,13 @@ fn read_sections(
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
+    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
+        // A mistyped command is taken for the name of a configuration.
+        ErrorKind::NotFound => {
+            "there is no such file; `tracker --help` lists the commands".to_owned()
+        }
+        _ => format!("cannot be opened: {error}"),
+    })?;
     let mut text = String::new();
     let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
     let length = read.map_err(|error| format!("cannot be read: {error}"))?;
