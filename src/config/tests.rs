@@ -253,7 +253,9 @@ fn a_file_that_is_not_json_says_where() {
     assert!(found[0].contains("line 3"), "{found:?}");
     assert_eq!(parse_text("[]").unwrap_err(), ["expected one JSON object"]);
     let missing = Config::load(Path::new("/nowhere/config.json"), &BTreeMap::new()).unwrap_err();
-    assert!(missing.to_string().starts_with("/nowhere/config.json: 1 error\n  there is no such file"));
+    assert!(
+        missing.to_string().starts_with("/nowhere/config.json: 1 error\n  there is no such file")
+    );
 }
 
 /// The sample with its only live entry, ClickHouse, set aside.
