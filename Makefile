@@ -28,7 +28,7 @@ run: build ## build and serve with config.json (CONFIG=other.json)
 
 .PHONY: test
 test: ## every test
-	@$(CARGO) test --locked --no-fail-fast $$features
+	@$(CARGO) test --locked --no-fail-fast --lib --test '*' $$features
 
 .PHONY: lint
 lint: ## format, clippy and documentation, warnings are errors
