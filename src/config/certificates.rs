@@ -178,3 +178,101 @@ pub(super) fn is_host_name(text: &str) -> bool {
         && text.split('.').all(label)
         && !text.rsplit('.').next().is_some_and(is_number)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::{Config, ServerConfig};
+
+    fn read(value: &Value) -> Result<ServerConfig, Vec<String>> {
+        let env = BTreeMap::new();
+        let loaded = Config::parse(&value.to_string(), Path::new("/etc/tracker"), &env);
+        let words = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect();
+        loaded.map(|loaded| loaded.config.server).map_err(words)
+    }
+
+    #[test]
+    fn acme_needs_only_the_domains() {
+        let server = read(&json!({"LetsEncryptDomains": ["A.example"]})).unwrap();
+        let acme = server.acme.unwrap();
+        assert_eq!(acme.domains, ["a.example"]);
+        assert_eq!(acme.directory_url, LETS_ENCRYPT);
+        assert_eq!((acme.email, acme.ca_cert), (None, None));
+        assert_eq!(acme.challenge, AcmeChallenge::TlsAlpn);
+        assert_eq!(acme.folder, Path::new("/etc/tracker/data/tls/acme"));
+        assert_eq!(server.public_host.as_deref(), Some("a.example"));
+        assert_eq!(read(&json!({"LetsEncryptDomains": []})).unwrap().acme, None);
+    }
+
+    #[test]
+    fn acme_without_local_tls_still_listens() {
+        let value = json!({"UseLocalTLS": false, "LetsEncryptDomains": ["a.example"]});
+        assert!(read(&value).unwrap().listen_https.is_some());
+        assert!(read(&json!({"UseLocalTLS": false})).unwrap().listen_https.is_none());
+    }
+
+    #[test]
+    fn every_key_of_acme_is_read() {
+        let acme = read(&json!({
+            "LetsEncryptDomains": ["a.example"], "LetsEncryptEmail": "admin@a.example",
+            "LetsEncryptDirectory": "https://ca.example/dir", "LetsEncryptCACert": "ca.pem",
+            "LetsEncryptChallenge": "http-01",
+        }));
+        let acme = acme.unwrap().acme.unwrap();
+        assert_eq!(acme.email.as_deref(), Some("admin@a.example"));
+        assert_eq!(acme.directory_url, "https://ca.example/dir");
+        assert_eq!(acme.ca_cert.as_deref(), Some(Path::new("/etc/tracker/ca.pem")));
+        assert_eq!(acme.challenge, AcmeChallenge::Http);
+        let staging = json!({"LetsEncryptDomains": ["a.example"], "LetsEncryptStaging": true});
+        assert_eq!(read(&staging).unwrap().acme.unwrap().directory_url, LETS_ENCRYPT_STAGING);
+    }
+
+    #[test]
+    fn what_no_authority_would_certify_is_an_error() {
+        for bad in
+            ["localhost", "*.a.example", "10.0.0.1", "a..example", "a b.example", "-a.example"]
+        {
+            assert_eq!(read(&json!({"LetsEncryptDomains": [bad]})).unwrap_err().len(), 1, "{bad}");
+        }
+        let twice = json!({"LetsEncryptDomains": ["a.example"], "LetsEncryptStaging": true,
+            "LetsEncryptDirectory": "http://ca.example", "LetsEncryptEmail": "admin",
+            "LetsEncryptChallenge": "dns-01", "ListenHTTPS": ""});
+        let errors = read(&twice).unwrap_err();
+        let keys: Vec<&str> = errors.iter().filter_map(|error| error.split(':').next()).collect();
+        let expect = [
+            "LetsEncryptChallenge",
+            "LetsEncryptEmail",
+            "LetsEncryptDirectory",
+            "LetsEncryptStaging",
+            "LetsEncryptDomains",
+        ];
+        assert_eq!(keys, expect);
+    }
+
+    #[test]
+    fn nobody_may_be_believed_without_proof() {
+        let errors = read(&json!({"IgnoreInsecureTLS": true})).unwrap_err();
+        assert!(errors[0].contains("name the authority in TLSCACert"), "{errors:?}");
+        assert!(read(&json!({"IgnoreInsecureTLS": false})).is_ok());
+        assert_eq!(read(&json!({"TLSClientCert": "c.pem"})).unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn people_are_sent_on_to_a_host_of_the_configuration() {
+        let read = |value: &Value| read(value).map(|server| server.public_host);
+        let host = |host: &str| json!({"ListenRedirect": ":8081", "PublicHost": host});
+        assert_eq!(read(&host("a.example:8443")).unwrap().as_deref(), Some("a.example:8443"));
+        for bad in ["a.example/x", "https://a.example", "A.example", "u@a.example", "a.example:443"]
+        {
+            assert_eq!(read(&host(bad)).unwrap_err().len(), 1, "{bad}");
+        }
+        assert_eq!(read(&json!({"ListenRedirect": ":8081"})).unwrap_err().len(), 1);
+        let same = json!({"ListenRedirect": "127.0.0.1:8080", "PublicHost": "a.example"});
+        let error = read(&same).unwrap_err();
+        assert_eq!(error, ["ListenRedirect: is the address of another listener"]);
+    }
+}

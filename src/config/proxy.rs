@@ -229,3 +229,105 @@ fn filter(section: &mut Section<'_>, key: &'static str) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::Config;
+
+    fn read(value: &Value) -> Result<Vec<ProxyConfig>, Vec<String>> {
+        let env = BTreeMap::new();
+        let loaded = Config::parse(&value.to_string(), Path::new("/etc/tracker"), &env);
+        let words = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect();
+        loaded.map(|loaded| loaded.config.server.http.proxies).map_err(words)
+    }
+
+    #[test]
+    fn the_go_trackers_keys_are_one_entry_for_api() {
+        let found =
+            read(&json!({"ProxyUrl": "http://localhost:3030", "ProxyUrlFilter": ".*(css|js)",
+            "ProxyForceJson": true, "IgnoreProxyOptions": true, "TLSCACert": "ca.pem"}));
+        let standard = ProxyConfig::new("/api/", "http://localhost:3030");
+        let tls = ClientTlsConfig { ca_cert: Some("/etc/tracker/ca.pem".into()), identity: None };
+        let expect = ProxyConfig {
+            url_filter: Some(".*(css|js)".into()),
+            forces_json: true,
+            leaves_cors: true,
+            strict_transport: true,
+            tls,
+            ..standard
+        };
+        assert_eq!(found.unwrap(), [expect]);
+        assert_eq!(read(&json!({"ProxyUrl": ""})).unwrap(), []);
+    }
+
+    #[test]
+    fn every_key_of_an_entry_is_read() {
+        let found = read(&json!({"Proxies": [{
+            "Name": "shop", "Host": "Shop.example", "Path": "/v2", "Url": "https://10.0.0.7:8443",
+            "CACert": "ca.pem", "Cert": "c.pem", "Key": "k.pem", "UrlFilter": "x", "ForceJson": true,
+            "IgnoreOptions": true, "KeepHost": false, "MaxConnections": 9, "MaxBodyBytes": "1MiB",
+            "ConnectTimeout": "1s", "HeadTimeout": 2, "IdleTimeout": "3s", "HealthPath": "/up",
+            "HealthInterval": "4s",
+        }]}));
+        let seconds = Duration::from_secs;
+        let file = |name: &str| PathBuf::from("/etc/tracker").join(name);
+        let expect = ProxyConfig {
+            name: "shop".into(),
+            host: Some("shop.example".into()),
+            path: "/v2/".into(),
+            origin: "https://10.0.0.7:8443".into(),
+            tls: ClientTlsConfig {
+                ca_cert: Some(file("ca.pem")),
+                identity: Some((file("c.pem"), file("k.pem"))),
+            },
+            url_filter: Some("x".into()),
+            forces_json: true,
+            leaves_cors: true,
+            keeps_host: false,
+            connections_max: 9,
+            body_bytes_max: 1 << 20,
+            connect_time_max: seconds(1),
+            head_time_max: seconds(2),
+            idle_time_max: seconds(3),
+            health_path: Some("/up".into()),
+            strict_transport: false,
+            health_interval: seconds(4),
+        };
+        assert_eq!(found.unwrap(), [expect]);
+        let plain = read(&json!({"Proxies": [{"Url": "http://127.0.0.1:3000"}]})).unwrap();
+        assert_eq!(plain, [ProxyConfig::new("/", "http://127.0.0.1:3000")]);
+    }
+
+    #[test]
+    fn a_mistake_of_an_entry_is_named_with_its_place() {
+        let check = |entry: Value, expect: &str| {
+            let errors = read(&json!({"Proxies": [entry]})).unwrap_err();
+            let keys: Vec<&str> = errors.iter().filter_map(|e| e.split(": ").next()).collect();
+            assert_eq!(keys, [format!("Proxies[0].{expect}")], "{errors:?}");
+        };
+        let url = "http://a.example";
+        check(json!({}), "Url");
+        check(json!({"Url": "a.example:80"}), "Url");
+        check(json!({"Url": "ftp://a.example"}), "Url");
+        check(json!({"Url": "http://user:pass@a.example"}), "Url");
+        check(json!({"Url": "http://a.example/path"}), "Url");
+        check(json!({"Url": url, "Path": "shop/"}), "Path");
+        check(json!({"Url": url, "Path": "/a/../b/"}), "Path");
+        check(json!({"Url": url, "Path": "/tr/v1/"}), "Path");
+        check(json!({"Url": url, "Host": "a.example:80"}), "Host");
+        check(json!({"Url": url, "Cert": "c.pem"}), "Key");
+        check(json!({"Url": url, "UrlFilter": "("}), "UrlFilter");
+        check(json!({"Url": url, "HealthPath": "up"}), "HealthPath");
+        check(json!({"Url": url, "IdleTimeout": "2h"}), "IdleTimeout");
+        check(json!({"Url": url, "Urls": url}), "Urls");
+        let twice = read(&json!({"ProxyUrl": url, "Proxies": [{"Path": "/api", "Url": url}]}));
+        assert_eq!(twice.unwrap_err().len(), 2);
+        assert_eq!(read(&json!({"ProxyUrl": "nothing"})).unwrap_err().len(), 1);
+    }
+}
