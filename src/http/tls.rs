@@ -29,8 +29,10 @@ use crate::clock::Clock;
 use crate::config::{ServerConfig as Settings, TlsConfig};
 use crate::telemetry::Metrics;
 
-/// How often the files are looked at.
+/// How often the operator's files are looked at.
 const CHECK: Duration = Duration::from_secs(2);
+/// How often the end of a generated certificate is; it is renewed months before.
+const RENEWAL_CHECK: Duration = Duration::from_secs(60 * 60);
 /// The protocol of a handshake that only proves who we are (RFC 8737).
 pub(super) const CHALLENGE_PROTOCOL: &[u8] = b"acme-tls/1";
 
@@ -165,9 +167,13 @@ impl Certificates {
     }
 
     async fn watch(self: Arc<Self>) {
+        let pause = match self.local {
+            TlsConfig::Files { .. } => CHECK,
+            TlsConfig::Generated { .. } => RENEWAL_CHECK,
+        };
         let mut before = None;
         loop {
-            sleep(CHECK).await;
+            sleep(pause).await;
             let this = Arc::clone(&self);
             let looked = tokio::task::spawn_blocking(move || this.look(before)).await;
             before = looked.unwrap_or_default();

@@ -33,6 +33,7 @@ pub struct Setup {
 pub struct Served {
     pub http: SocketAddr,
     pub https: SocketAddr,
+    pub redirect: Option<SocketAddr>,
     pub app: AppState,
     pub sinks: Arc<Mutex<Vec<SinkHealth>>>,
     pub folder: TempDir,
@@ -109,9 +110,10 @@ impl Served {
         };
         let server = Server::bind(&setup.server, app.clone()).unwrap();
         let (http, https) = (server.http_address().unwrap(), server.https_address().unwrap());
+        let redirect = server.redirect_address();
         let stop = CancellationToken::new();
         let task = Some(tokio::spawn(server.serve(stop.clone())));
-        Self { http, https, app, sinks, folder, stop, task }
+        Self { http, https, redirect, app, sinks, folder, stop, task }
     }
 
     /// `http://…` and the path.

@@ -1,0 +1,1 @@
+//! The reverse proxy against real servers behind it.
