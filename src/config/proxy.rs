@@ -17,6 +17,7 @@ const OWN_PATH: &str = "/tr/";
 
 /// One server behind us.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the file")]
 pub struct ProxyConfig {
     /// `Name`: in metrics, `/health` and the log. Default host and path.
     pub name: String,
@@ -123,7 +124,7 @@ fn api(file: &mut Section<'_>, tls: &ClientTlsConfig) -> Option<ProxyConfig> {
     let standard = ProxyConfig::new("/api/", &origin);
     let tls = tls.clone();
     let strict_transport = true;
-    Some(ProxyConfig { url_filter, forces_json, leaves_cors, tls, strict_transport, ..standard })
+    Some(ProxyConfig { tls, url_filter, forces_json, leaves_cors, strict_transport, ..standard })
 }
 
 fn one(entry: &mut Section<'_>, folder: &Path, tls: &ClientTlsConfig) -> Option<ProxyConfig> {

@@ -21,6 +21,7 @@ use rustls_acme::{
     AccountCache, AcmeConfig as Order, AcmeState, CertCache, EventError, EventOk, UseChallenge,
 };
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::certificate::{self, Identity, TlsError};
 use super::tls::{self, Shown};
@@ -178,7 +179,8 @@ fn fingerprint(names: &[String], directory: &str) -> String {
     text.push_str("\0\0");
     text.push_str(directory);
     let hash = digest(&SHA256, text.as_bytes());
-    hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let first = hash.as_ref().first_chunk::<16>().copied().unwrap_or_default();
+    Uuid::from_bytes(first).simple().to_string()
 }
 
 async fn read(path: PathBuf) -> io::Result<Option<Vec<u8>>> {

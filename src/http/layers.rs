@@ -32,12 +32,9 @@ pub(super) async fn around(
     let path = request.extensions().get::<MatchedPath>().cloned();
     let route = path.as_ref().map_or(NO_ROUTE, |path| label(path.as_str()));
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let is_options = request.method() == Method::OPTIONS;
-    let request = if is_options { behind(&shared, request) } else { Ok(request) };
-    let mut response = match request {
-        Ok(request) => or_500(route, next.run(request)).await,
-        Err(preflight) => preflight,
-    };
+    let (request, is_preflight) = sort(&shared, request);
+    let mut response =
+        if is_preflight { cors::preflight() } else { or_500(route, next.run(request)).await };
     let passed = response.extensions_mut().remove::<Passed>();
     let headers = response.headers_mut();
     if passed.is_none() {
@@ -53,17 +50,16 @@ pub(super) async fn around(
     response
 }
 
-/// An `OPTIONS` that a server behind us answers itself, else our own answer to it.
-fn behind(shared: &Shared, request: Request) -> Result<Request, Response> {
-    if request.extensions().get::<MatchedPath>().is_some() {
-        return Err(cors::preflight());
+/// The request, and whether it is an `OPTIONS` that no server behind us answers itself.
+fn sort(shared: &Shared, request: Request) -> (Request, bool) {
+    if request.method() != Method::OPTIONS || request.extensions().get::<MatchedPath>().is_some() {
+        let is_options = request.method() == Method::OPTIONS;
+        return (request, is_options);
     }
     let (parts, body) = request.into_parts();
     let host = facts::host(shared, &parts, Caller::of(&parts));
-    if !shared.app.proxies.leaves_cors(&host, parts.uri.path()) {
-        return Err(cors::preflight());
-    }
-    Ok(Request::from_parts(parts, body))
+    let is_theirs = shared.app.proxies.leaves_cors(&host, parts.uri.path());
+    (Request::from_parts(parts, body), !is_theirs)
 }
 
 /// A panic costs its own request: it becomes a 500, and the connection goes on.

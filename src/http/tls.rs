@@ -176,12 +176,12 @@ impl Certificates {
             sleep(pause).await;
             let this = Arc::clone(&self);
             let looked = tokio::task::spawn_blocking(move || this.look(before)).await;
-            before = looked.unwrap_or_default();
+            before = looked.ok();
         }
     }
 
     /// One look at the files, which were as in `before` at the last one.
-    fn look(&self, before: Option<Stamp>) -> Option<Stamp> {
+    fn look(&self, before: Option<Stamp>) -> Stamp {
         let now = stamp(&self.local);
         let is_new = *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != now;
         let is_due = matches!(self.local, TlsConfig::Generated { .. })
@@ -189,7 +189,7 @@ impl Certificates {
         if (is_new && before == Some(now) || is_due) && self.reload().is_ok() {
             tracing::info!(source = source(&self.local), "certificate was taken up");
         }
-        Some(now)
+        now
     }
 
     /// The answer to an `http-01` challenge.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -45,7 +46,7 @@ pub(super) async fn challenge(
 }
 
 fn send_on(host: &str, request: &Request) -> Response {
-    let target = request.uri().path_and_query().map(|target| target.as_str());
+    let target = request.uri().path_and_query().map(PathAndQuery::as_str);
     let target = target.filter(|target| target.starts_with('/')).unwrap_or("/");
     let mut response = answer::empty();
     match HeaderValue::from_str(&format!("https://{host}{target}")) {

@@ -252,7 +252,7 @@ async fn a_request_that_could_be_read_as_two_reaches_the_server_behind_as_one_or
         (
             "chunks and length",
             true,
-            format!("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n"),
+            "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n".to_owned(),
             &framed,
         ),
         (

@@ -106,10 +106,10 @@ pub(super) fn prepare(headers: &mut HeaderMap, story: &Story<'_>) {
     let proto = if story.is_https { "https" } else { "http" };
     let address = story.client.to_string();
     let node = if story.client.is_ipv6() { format!("\"[{address}]\"") } else { address.clone() };
-    let mut forwarded = format!("for={node};proto={proto}");
-    if !story.host.is_empty() {
-        forwarded.push_str(&format!(";host=\"{}\"", story.host));
-    }
+    let forwarded = match story.host {
+        "" => format!("for={node};proto={proto}"),
+        host => format!("for={node};proto={proto};host=\"{host}\""),
+    };
     let mut say = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);

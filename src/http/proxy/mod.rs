@@ -232,7 +232,6 @@ impl Passing<'_> {
     }
 
     /// Our request to the server behind, and the client's connection if it is to become a tunnel.
-    #[expect(clippy::type_complexity, reason = "the parts of one request, taken apart at once")]
     fn request(
         &self,
         mut parts: Parts,

@@ -132,19 +132,15 @@ impl HttpBody for Upload {
             }
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-                match this.left.checked_sub(length) {
-                    Some(left) => {
-                        this.left = left;
-                        if this.body.is_end_stream() {
-                            this.reached.set(Progress::Whole);
-                        }
-                        Some(Ok(frame))
-                    }
-                    None => {
-                        this.reached.set(Progress::TooLarge);
-                        Some(Err(io::Error::other("the body is larger than it may be")))
-                    }
+                let Some(left) = this.left.checked_sub(length) else {
+                    this.reached.set(Progress::TooLarge);
+                    return Poll::Ready(Some(Err(io::Error::other("larger than it may be"))));
+                };
+                this.left = left;
+                if this.body.is_end_stream() {
+                    this.reached.set(Progress::Whole);
                 }
+                Some(Ok(frame))
             }
         })
     }

@@ -164,11 +164,11 @@ impl Upstream {
             (_, Progress::Broken) => Err(ApiError::Broken),
             (None, Progress::Awaited) => Err(ApiError::Timeout),
             (None, _) => {
-                self.note(Some("no answer in time".to_owned()));
+                self.note(Some("no answer in time"));
                 Err(ApiError::UpstreamTimeout)
             }
             (Some(Err(error)), _) => {
-                self.note(Some(words(&error)));
+                self.note(Some(&words(&error)));
                 Err(fault(&error))
             }
         }
@@ -188,18 +188,19 @@ impl Upstream {
             if let Ok(response) = self.ask(request, &activity, &whole).await
                 && response.status().is_server_error()
             {
-                self.note(Some(format!("the health path answered {}", response.status().as_u16())));
+                let status = response.status().as_u16();
+                self.note(Some(&format!("the health path answered {status}")));
             }
         }
     }
 
     /// What was seen last: an answer, or why there was none.
-    fn note(&self, error: Option<String>) {
+    fn note(&self, error: Option<&str>) {
         let (before, now) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let before = state.failures;
             state.failures = if error.is_some() { before.saturating_add(1) } else { 0 };
-            state.last_error.clone_from(&error);
+            state.last_error = error.map(str::to_owned);
             (before, state.failures)
         };
         let name = self.config.name.as_str();
