@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::dialect::below;
 use super::section::Section;
 
 /// Names in one certificate; what Let's Encrypt allows.
@@ -85,7 +86,7 @@ pub(super) fn acme(
     let email = file.filled("LetsEncryptEmail");
     let challenges = [("tls-alpn-01", AcmeChallenge::TlsAlpn), ("http-01", AcmeChallenge::Http)];
     let challenge = file.choice("LetsEncryptChallenge", &challenges).unwrap_or_default();
-    let ca_cert = file.filled("LetsEncryptCACert").map(|path| folder.join(path));
+    let ca_cert = file.filled("LetsEncryptCACert").map(|path| below(folder, &path));
     for domain in domains.iter().filter(|domain| !is_host_name(domain)) {
         let message = if domain.starts_with("*.") {
             format!("{domain:?} cannot be had by these challenges; name each host")
@@ -126,7 +127,7 @@ pub(super) fn outgoing(file: &mut Section<'_>, folder: &Path) -> ClientTlsConfig
         );
     }
     ClientTlsConfig {
-        ca_cert: file.filled("TLSCACert").map(|path| folder.join(path)),
+        ca_cert: file.filled("TLSCACert").map(|path| below(folder, &path)),
         identity: pair(file, folder, "TLSClientCert", "TLSClientKey"),
     }
 }
@@ -138,7 +139,7 @@ pub(super) fn of_entry(
     folder: &Path,
     standard: &ClientTlsConfig,
 ) -> ClientTlsConfig {
-    let ca_cert = entry.filled("CACert").map(|path| folder.join(path));
+    let ca_cert = entry.filled("CACert").map(|path| below(folder, &path));
     let identity = pair(entry, folder, "Cert", "Key");
     ClientTlsConfig {
         ca_cert: ca_cert.or_else(|| standard.ca_cert.clone()),
@@ -154,7 +155,7 @@ fn pair(
     key: &'static str,
 ) -> Option<(PathBuf, PathBuf)> {
     match (section.filled(cert), section.filled(key)) {
-        (Some(cert), Some(key)) => Some((folder.join(cert), folder.join(key))),
+        (Some(cert), Some(key)) => Some((below(folder, &cert), below(folder, &key))),
         (None, None) => None,
         (found, _) => {
             let missing = if found.is_none() { cert } else { key };
