@@ -325,13 +325,20 @@ fn certificate(folder: &Path) -> (rcgen::CertifiedKey, std::path::PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_behind_tls_is_believed_by_its_authority_only() {
+async fn a_server_behind_tls_is_believed_by_its_authority_only_and_sees_our_certificate() {
     drop(client());
     let folder = tempfile::tempdir().unwrap();
     let (made, path) = certificate(folder.path());
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.key_pair.serialize_der()).unwrap();
+    let shown = rcgen::generate_simple_self_signed(["tracker".to_owned()]).unwrap();
+    let (cert, secret) = (folder.path().join("ours.pem"), folder.path().join("ours.key"));
+    std::fs::write(&cert, shown.cert.pem()).unwrap();
+    std::fs::write(&secret, shown.key_pair.serialize_pem()).unwrap();
+    let mut known = rustls::RootCertStore::empty();
+    known.add(shown.cert.der().clone()).unwrap();
+    let known = rustls::server::WebPkiClientVerifier::builder(Arc::new(known)).build().unwrap();
     let tls = rustls::ServerConfig::builder()
-        .with_no_client_auth()
+        .with_client_cert_verifier(known)
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
@@ -354,7 +361,7 @@ async fn a_server_behind_tls_is_believed_by_its_authority_only() {
     let standard = ProxyConfig::new("/api/", &format!("https://localhost:{port}"));
     let strange =
         ProxyConfig { name: "strange".into(), path: "/strange/".into(), ..standard.clone() };
-    let tls = ClientTlsConfig { ca_cert: Some(path), identity: None };
+    let tls = ClientTlsConfig { ca_cert: Some(path), identity: Some((cert, secret)) };
     let served = served(vec![ProxyConfig { tls, keeps_host: false, ..standard }, strange]).await;
     let told = client().get(served.url("/api/x")).send().await.unwrap();
     let told = support::json(told).await;
