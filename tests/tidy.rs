@@ -15,6 +15,7 @@ use tracker::tables;
 
 /// The floor of each module: it names lower floors only, and never a neighbour.
 const FLOORS: &[(&str, u8)] = &[
+    ("background", 1),
     ("clock", 1),
     ("config", 1),
     ("breaker", 2),
