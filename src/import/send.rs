@@ -67,7 +67,9 @@ impl Sender {
             .build(connector);
         let key = key.map(|key| HeaderValue::from_str(key.reveal())).transpose();
         let mut key = key.map_err(|_| ImportError::Key)?;
-        key.iter_mut().for_each(|key| key.set_sensitive(true));
+        if let Some(key) = &mut key {
+            key.set_sensitive(true);
+        }
         Ok(Self { client, uri, key })
     }
 
