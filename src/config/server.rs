@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::keys::KeyConfig;
+
 /// Where a certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsConfig {
@@ -59,6 +61,8 @@ pub struct HttpConfig {
     pub timeout: Duration,
     /// How long a pixel waits for durability before it is answered anyway. Default 20 ms.
     pub pixel_wait: Duration,
+    /// `Keys`: servers and sites. Default none: one tenant, everything open.
+    pub keys: Vec<KeyConfig>,
 }
 
 impl Default for HttpConfig {
@@ -74,6 +78,7 @@ impl Default for HttpConfig {
             connections_max: 10_000,
             timeout: Duration::from_secs(30),
             pixel_wait: Duration::from_millis(20),
+            keys: Vec::new(),
         }
     }
 }

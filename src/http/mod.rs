@@ -14,6 +14,7 @@ mod cors;
 mod error;
 mod facts;
 pub mod forwarded;
+mod keys;
 mod layers;
 mod ops;
 mod server;

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::cors::Origins;
 use super::error::ApiError;
 use super::forwarded::Trusted;
+use super::keys::Keys;
 use crate::clock::Clock;
 use crate::config::{Durability, HttpConfig, IntakeConfig};
 use crate::delivery::SinkHealth;
@@ -67,6 +68,7 @@ pub(super) struct Shared {
     pub(super) app: AppState,
     pub(super) origins: Origins,
     pub(super) trusted: Trusted,
+    pub(super) keys: Keys,
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
     heavy: Semaphore,
@@ -78,6 +80,7 @@ impl Shared {
         Self {
             origins: Origins::new(&app.http.allow_origins),
             trusted: Trusted::new(&app.http.trusted_proxies),
+            keys: Keys::new(&app.http.keys),
             bodies: Arc::default(),
             heavy: Semaphore::new(cores),
             app,
