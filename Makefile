@@ -27,8 +27,10 @@ run: build ## build and serve with config.json (CONFIG=other.json)
 	@exec $(PROGRAM) $(CONFIG)
 
 .PHONY: test
-test: ## every test
+test: ## every test, with the outside programs it needs (.ci/services)
+	@.ci/services install
 	@$(CARGO) test --locked --no-fail-fast --lib --test '*' $$features
+	@.ci/services missing
 
 .PHONY: lint
 lint: ## format, clippy and documentation, warnings are errors
