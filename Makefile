@@ -41,6 +41,11 @@ lint: ## format, clippy and documentation, warnings are errors
 .PHONY: check
 check: lint test ## what CI runs: lint and test
 
+# No daemon is needed: what would build and start the image is read by linters instead.
+.PHONY: packaging
+packaging: ## the image's, compose's and systemd's files, read by their linters
+	@tests/packaging.sh $(CACHE)/linters
+
 .PHONY: fmt
 fmt: ## format the sources
 	@cargo fmt

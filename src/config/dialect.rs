@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::section::{Bare, Findings, Section, Shape};
 use super::{
     AcmeConfig, Config, DntPolicy, Durability, HashMode, HttpConfig, IntakeConfig, JournalConfig,
-    LogConfig, LogFormat, ServerConfig, TrustedProxy, certificates, notify, proxy,
+    LogConfig, LogFormat, ServerConfig, TrustedProxy, certificates, keys, notify, proxy,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -162,6 +162,7 @@ fn http(file: &mut Section<'_>) -> HttpConfig {
             .unwrap_or(standard.connections_max),
         timeout: timeout.unwrap_or(standard.timeout),
         pixel_wait: pixel_wait.unwrap_or(standard.pixel_wait),
+        keys: keys::read(file),
         proxies: Vec::new(),
     }
 }

@@ -10,10 +10,12 @@ mod dialect;
 mod intake;
 mod journal;
 mod json;
+mod keys;
 mod legacy;
 mod log;
 mod notify;
 mod proxy;
+mod secret;
 mod section;
 mod server;
 mod units;
@@ -31,8 +33,10 @@ pub use backends::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy,
 pub use certificates::{AcmeChallenge, AcmeConfig, ClientTlsConfig, TlsConfig};
 pub use intake::{DntPolicy, HashMode, IntakeConfig};
 pub use journal::{Durability, JournalConfig};
+pub use keys::{KeyConfig, KeyKind};
 pub use log::{LogConfig, LogFormat};
 pub use proxy::ProxyConfig;
+pub use secret::Secret;
 pub use section::ConfigError;
 pub use server::{HttpConfig, ServerConfig, TrustedProxy};
 

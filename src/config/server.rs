@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::keys::KeyConfig;
 use super::{AcmeConfig, ProxyConfig, TlsConfig};
 
 /// Peers whose forwarding headers are believed.
@@ -44,6 +45,8 @@ pub struct HttpConfig {
     pub timeout: Duration,
     /// How long a pixel waits for durability before it is answered anyway. Default 20 ms.
     pub pixel_wait: Duration,
+    /// `Keys`: servers and sites. Default none: one tenant, everything open.
+    pub keys: Vec<KeyConfig>,
     /// `ProxyUrl` and `Proxies`: requests that go to servers behind us.
     pub proxies: Vec<ProxyConfig>,
 }
@@ -61,6 +64,7 @@ impl Default for HttpConfig {
             connections_max: 10_000,
             timeout: Duration::from_secs(30),
             pixel_wait: Duration::from_millis(20),
+            keys: Vec::new(),
             proxies: Vec::new(),
         }
     }

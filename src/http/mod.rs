@@ -16,6 +16,7 @@ mod cors;
 mod error;
 mod facts;
 pub mod forwarded;
+mod keys;
 mod layers;
 mod ops;
 pub mod proxy;

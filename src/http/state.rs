@@ -10,6 +10,7 @@ use super::certificate::TlsError;
 use super::cors::Origins;
 use super::error::ApiError;
 use super::forwarded::Trusted;
+use super::keys::Keys;
 use super::proxy::Proxies;
 use super::tls::Certificates;
 use crate::clock::Clock;
@@ -83,6 +84,7 @@ pub(super) struct Shared {
     pub(super) app: AppState,
     pub(super) origins: Origins,
     pub(super) trusted: Trusted,
+    pub(super) keys: Keys,
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
     heavy: Semaphore,
@@ -94,6 +96,7 @@ impl Shared {
         Self {
             origins: Origins::new(&app.http.allow_origins),
             trusted: Trusted::new(&app.http.trusted_proxies),
+            keys: Keys::new(&app.http.keys),
             bodies: Arc::default(),
             heavy: Semaphore::new(cores),
             app,

@@ -4,12 +4,14 @@
 //! with an event, and no input makes it fail in any other way than [`IntakeError`]. [`Intake`] adds
 //! the journal and the counting. Nothing here waits.
 
+mod agreement;
 mod build;
 mod enrich;
 mod fields;
 mod hit;
 mod keys;
 mod names;
+mod payment;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,7 +23,7 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::config::IntakeConfig;
-use crate::event::{self, Body, Event, EventId, Origin, Quarantine, Reason, VisitorId};
+use crate::event::{self, Agreement, Body, Event, EventId, Origin, Quarantine, Reason, VisitorId};
 use crate::geo::GeoDb;
 use crate::journal::{AppendError, Journal, Pending, Settle};
 use crate::telemetry::Metrics;
@@ -33,6 +35,7 @@ pub use enrich::privacy::network;
 pub use enrich::url::{Address, clean_url};
 pub use hit::{ParseError, fields, parse_json};
 pub use keys::{KeyError, Keys};
+pub use payment::parse_payments;
 
 /// What was said, nothing believed: loose fields and the facts of the request they came with.
 pub struct Hit {
@@ -54,8 +57,13 @@ pub struct RequestFacts {
     pub received_at: DateTime<Utc>,
     /// The client's address behind trusted proxies only.
     pub ip: IpAddr,
-    /// The peer is loopback or a trusted proxy: its word on time is believed (D27).
+    /// The peer is loopback or a trusted proxy, or showed a server's key: its word on time and
+    /// address is believed (D27).
     pub trusted: bool,
+    /// Whose events these are.
+    pub tenant: Tenant,
+    /// The pair `key` of the query is the site's key and no field.
+    pub query_has_key: bool,
     /// Route: `tr`, `str`, `img` …, for the classifier and `params.v1`-like fields.
     pub route: &'static str,
     /// HTTP method.
@@ -86,6 +94,15 @@ pub struct RequestFacts {
     /// sec-fetch-site, sec-fetch-mode, sec-fetch-dest, sec-purpose, from, x-purpose, sec-ch-ua,
     /// sec-ch-ua-mobile, sec-ch-ua-platform.
     pub hints: BTreeMap<&'static str, String>,
+}
+
+/// Who decides which organisation an event belongs to (D17).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenant {
+    /// The sender: it holds a server's key, or the installation has no keys at all.
+    AsSaid,
+    /// The configuration, whatever the sender says; `None` is no organisation.
+    Fixed(Option<String>),
 }
 
 /// An event that was taken.
@@ -162,6 +179,24 @@ pub enum Refusal {
     Forbidden,
 }
 
+/// What a hit is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
+    /// An event of `events`.
+    Track,
+    /// Payments.
+    Payment,
+    /// An agreement.
+    Agreement,
+}
+
+/// The part of a hit that is no field of every event.
+enum Special {
+    None,
+    Payment(payment::Lines),
+    Agreement(Agreement),
+}
+
 /// Makes events of hits; pure.
 pub struct Preparer {
     keys: Keys,
@@ -215,26 +250,51 @@ impl Preparer {
     /// # Errors
     /// [`IntakeError::Invalid`], [`IntakeError::TooLarge`] or [`IntakeError::Private`].
     pub fn prepare(&self, hit: Hit) -> Result<Prepared, IntakeError> {
+        self.prepare_as(Fact::Track, hit)
+    }
+
+    /// The `fact` that `hit` is.
+    ///
+    /// # Errors
+    /// As [`Preparer::prepare`].
+    pub fn prepare_as(&self, fact: Fact, mut hit: Hit) -> Result<Prepared, IntakeError> {
         let facts = believed(&hit);
+        settle_tenant(&mut hit);
         if hit.length > self.event_bytes_max {
             return Err(IntakeError::TooLarge { length: hit.length, max: self.event_bytes_max });
         }
-        if self.policy.forbids(&facts) {
+        if fact != Fact::Agreement && self.policy.forbids(&facts) {
             return Err(IntakeError::Private);
         }
+        let (keys, bounds, fields) = (&self.keys, &self.bounds, &mut hit.fields);
+        let special = match fact {
+            Fact::Track => Special::None,
+            Fact::Payment => Special::Payment(payment::take(fields, keys, bounds)?),
+            Fact::Agreement => Special::Agreement(agreement::take(fields, keys, bounds)?),
+        };
         let mut draft = build::build(hit, &self.keys, &self.bounds);
         enrich::url::check_account(&draft.said, &facts.host, &self.account_mixer)?;
         let is_time_replaced = draft.settle_time(facts.trusted);
         let (event, said) = (&mut draft.event, &draft.said);
+        // A payment and an agreement make no visitor.
+        let sid = event.who.sid;
         enrich::identity::apply(event, said, &self.keys);
+        if fact != Fact::Track && event.who.is_new {
+            (event.who.vid, event.who.sid, event.who.is_new) = (None, sid, false);
+        }
         let addresses = self.cleaner.apply(event, said, &facts);
         enrich::campaign::apply(event, &addresses, &self.domains);
         self.agents.apply(event, &facts, &self.keys);
         let found = self.has_geo.then(|| self.geo.lookup(facts.ip)).flatten().unwrap_or_default();
         enrich::geo::apply(event, found, self.has_regions);
-        let mut event = draft.finish();
+        let mut event = match special {
+            Special::None => draft.finish(),
+            Special::Payment(lines) => payment::finish(draft, lines, &self.keys),
+            Special::Agreement(agreement) => agreement::finish(draft, agreement),
+        };
         self.policy.apply(&mut event, &facts, &self.keys);
-        let cookie = event.who.vid.filter(|_| event.origin == Origin::Client);
+        let may_set = fact == Fact::Track && event.origin == Origin::Client;
+        let cookie = event.who.vid.filter(|_| may_set);
         let cookie = cookie.map(|vid| VisitorCookie { vid, domain: cookie_domain(&facts.host) });
         Ok(Prepared { event, cookie, is_time_replaced })
     }
@@ -247,6 +307,18 @@ fn believed(hit: &Hit) -> Arc<RequestFacts> {
     match named.filter(|_| hit.facts.trusted) {
         Some(ip) => Arc::new(RequestFacts { ip, ..(*hit.facts).clone() }),
         None => Arc::clone(&hit.facts),
+    }
+}
+
+/// Puts the configured organisation in the place of the one that was said.
+fn settle_tenant(hit: &mut Hit) {
+    const FIELD: &str = "oid";
+    match &hit.facts.tenant {
+        Tenant::AsSaid => {}
+        Tenant::Fixed(None) => drop(hit.fields.swap_remove(FIELD)),
+        Tenant::Fixed(Some(organization)) => {
+            hit.fields.insert(FIELD.to_owned(), Value::String(organization.clone()));
+        }
     }
 }
 
@@ -287,11 +359,19 @@ impl Intake {
     /// # Errors
     /// See [`IntakeError`].
     pub fn accept(&self, hit: Hit) -> Result<Receipt, IntakeError> {
+        self.accept_as(Fact::Track, hit)
+    }
+
+    /// As [`Intake::accept`], for any `fact`.
+    ///
+    /// # Errors
+    /// See [`IntakeError`].
+    pub fn accept_as(&self, fact: Fact, hit: Hit) -> Result<Receipt, IntakeError> {
         self.metrics.book(|metrics| {
             metrics.events_received.inc();
             metrics.events_in_flight.inc();
         });
-        let accepted = self.preparer.prepare(hit).and_then(|prepared| {
+        let accepted = self.preparer.prepare_as(fact, hit).and_then(|prepared| {
             if prepared.is_time_replaced {
                 self.metrics.times_replaced.inc();
             }

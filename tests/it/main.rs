@@ -14,6 +14,7 @@
 mod http_acme;
 mod http_control;
 mod http_hostile;
+mod http_keys;
 mod http_ops;
 mod http_proxy;
 mod http_server;
