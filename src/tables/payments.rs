@@ -44,7 +44,7 @@ pub(super) static PAYMENTS: ListTable<Payment> = ListTable {
         Column { name: "payment", cell: |_, p| maybe(p.payment) },
         Column { name: "currency", cell: |_, p| (&p.currency).into() },
         Column { name: "country", cell: |_, p| maybe(p.country.as_ref()) },
-        Column { name: "rcode", cell: |e, p| maybe(p.rcode.as_ref()) },
+        Column { name: "rcode", cell: |_, p| maybe(p.rcode.as_ref()) },
         Column { name: "region", cell: |_, p| maybe(p.region.as_ref()) },
         Column { name: "campaign_id", cell: |_, p| maybe(p.campaign_id.as_ref()) },
         Column { name: "invoiced_at", cell: |_, p| maybe(p.invoiced_at) },
