@@ -729,7 +729,7 @@ async fn our_keys_stay_here_theirs_go_on_and_the_host_says_whose_event_it_is() {
     let tracked = ProxyConfig { url_filter: Some("css".into()), ..behind.api() };
     let key = |name: &str, kind, hosts: &[&str]| KeyConfig {
         name: name.to_owned(),
-        key: Secret::new(&format!("{name}-0123456789abcdef0123456789")),
+        key: Secret::new(format!("{name}-0123456789abcdef0123456789")),
         kind,
         organization: Some("3f2504e0-4f89-11d3-9a0c-0305e82c3301".to_owned()),
         hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
