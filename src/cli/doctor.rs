@@ -40,8 +40,9 @@ pub(super) fn run(
         .build()
         .context("starting the runtime")?;
     if arguments.health {
-        let health = ask(&socket(&loaded.config), "/health", &Value::Null);
-        let health = runtime.block_on(health).context("asking the running server")?;
+        let socket = socket(&loaded.config);
+        let health = runtime.block_on(ask(&socket, "/health", &Value::Null));
+        let health = health.context("asking the running server")?;
         let takes_events = health["journal"]["healthy"] == true;
         return Ok(if takes_events { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }

@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::facts::Caller;
+use super::swap::Routes;
 use crate::config::HttpConfig;
 
 /// What a stopping connection without a request gets to say goodbye.
@@ -88,12 +89,12 @@ impl Connections {
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         protocol: Protocol,
         caller: Caller,
-        router: Router,
+        routes: Routes,
     ) {
         let active = Active::default();
         let service = {
             let active = active.clone();
-            service_fn(move |request| answer(router.clone(), request, caller, active.enter()))
+            service_fn(move |request| answer(routes.now(), request, caller, active.enter()))
         };
         let silence = (protocol == Protocol::Http2).then_some(self.timeout);
         let io = TokioIo::new(Watched::new(io, silence, self.timeout));

@@ -54,6 +54,7 @@ impl Caller {
 /// not become believable by coming through ours.
 pub(super) fn read(shared: &Shared, parts: &Parts, route: &'static str) -> RequestFacts {
     let caller = Caller::of(parts);
+    shared.app.disbelieved.note(&shared.trusted, caller.peer, &parts.headers);
     let ip = shared.trusted.client(caller.peer, &parts.headers);
     let mut facts = RequestFacts {
         received_at: shared.app.clock.wall(),

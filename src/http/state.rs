@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::certificate::TlsError;
 use super::cors::Origins;
 use super::error::ApiError;
-use super::forwarded::Trusted;
+use super::forwarded::{Disbelieved, Trusted};
 use super::keys::Keys;
 use super::proxy::Proxies;
 use super::tls::Certificates;
@@ -48,6 +48,8 @@ pub struct AppState {
     pub certificates: Option<Arc<Certificates>>,
     /// Servers behind us.
     pub proxies: Arc<Proxies>,
+    /// Who names clients without being believed.
+    pub disbelieved: Arc<Disbelieved>,
 }
 
 impl AppState {
@@ -87,7 +89,7 @@ pub(super) struct Shared {
     pub(super) keys: Keys,
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
-    heavy: Semaphore,
+    heavy: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -98,9 +100,14 @@ impl Shared {
             trusted: Trusted::new(&app.http.trusted_proxies),
             keys: Keys::new(&app.http.keys),
             bodies: Arc::default(),
-            heavy: Semaphore::new(cores),
+            heavy: Arc::new(Semaphore::new(cores)),
             app,
         }
+    }
+
+    /// What requests meet after a change of settings: what is in flight goes on being counted.
+    pub(super) fn successor(&self, app: AppState) -> Self {
+        Self { bodies: Arc::clone(&self.bodies), heavy: Arc::clone(&self.heavy), ..Self::new(app) }
     }
 
     /// Runs what would hold a worker for longer than about a millisecond on a thread for blocking

@@ -353,6 +353,18 @@ impl Intake {
         Ok(Self { preparer, journal, metrics, keeps_raw: config.quarantine_raw })
     }
 
+    /// What takes hits after a change of settings; knows what this one knows about agents.
+    ///
+    /// # Errors
+    /// As [`Intake::open`].
+    pub fn successor(&self, config: &IntakeConfig, geo: Arc<GeoDb>) -> anyhow::Result<Self> {
+        let keys =
+            Keys::open(&config.keys_directory, config.hash_mode, &config.prefix_private_hash)?;
+        let preparer = Preparer::new(config, keys, geo, self.preparer.agents.clone())?;
+        let (journal, metrics) = (self.journal.clone(), Arc::clone(&self.metrics));
+        Ok(Self { preparer, journal, metrics, keeps_raw: config.quarantine_raw })
+    }
+
     /// Build, enrich, privacy, encode, append; never waits. Counts the event and its outcome: a
     /// refusal at once, the journal's answer through [`crate::journal::Settle`].
     ///
