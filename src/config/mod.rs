@@ -29,7 +29,9 @@ pub use intake::{DntPolicy, HashMode, IntakeConfig};
 pub use journal::{Durability, JournalConfig};
 pub use log::{LogConfig, LogFormat};
 pub use section::ConfigError;
-pub use server::{HttpConfig, ServerConfig, TlsConfig, TrustedProxy};
+pub use server::{
+    HttpConfig, LimitsConfig, ServerConfig, TlsConfig, TrustedProxy, WebSocketConfig,
+};
 
 use section::Findings;
 

@@ -33,7 +33,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Connections, Protocol, Stop};
+use super::connection::{Connections, Guest, Protocol, Stop};
 use super::facts::Caller;
 use super::state::AppState;
 use super::{answer, ops};
@@ -118,9 +118,10 @@ impl Control {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (connections, router) = (connections.clone(), router.clone());
+                    let connections = connections.clone();
+                    let guest = Guest { caller, router: router.clone(), lease: None };
                     tasks.spawn(async move {
-                        connections.serve(stream, Protocol::Http1, caller, router).await;
+                        connections.serve(stream, Protocol::Http1, guest).await;
                     });
                 }
                 Err(error) => {

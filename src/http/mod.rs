@@ -15,24 +15,28 @@ mod error;
 mod facts;
 pub mod forwarded;
 mod layers;
+mod lease;
+mod limits;
 mod ops;
 mod server;
 mod state;
 mod tls;
 mod track;
+mod websocket;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{MethodRouter, any};
 
-pub use body::{Encoding, inflate};
+pub use body::{Encoding, inflate, inflate_block};
 pub use control::{Control, Handlers, Replay};
 pub use error::ApiError;
 pub use facts::Caller;
 pub use server::{Server, ServerError};
 pub use state::{AppState, HealthSource, Reading};
 pub use tls::TlsError;
+pub use websocket::{Frame, payload};
 
 use state::Shared;
 
@@ -44,6 +48,7 @@ pub fn router(state: AppState) -> Router {
         .merge(subtree(&native("tr"), || any(track::tr)))
         .merge(subtree(&native("str"), || any(track::str)))
         .merge(subtree(&native("img"), || any(track::img)))
+        .merge(subtree(&native("ws"), || any(websocket::ws)))
         .route("/ping", any(ops::ping))
         .route("/status", any(ops::status))
         .route("/health", any(ops::health))

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::cors::Origins;
 use super::error::ApiError;
 use super::forwarded::Trusted;
+use super::limits::Limits;
 use crate::clock::Clock;
 use crate::config::{Durability, HttpConfig, IntakeConfig};
 use crate::delivery::SinkHealth;
@@ -69,6 +70,7 @@ pub(super) struct Shared {
     pub(super) trusted: Trusted,
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
+    pub(super) limits: Limits,
     heavy: Semaphore,
 }
 
@@ -79,6 +81,7 @@ impl Shared {
             origins: Origins::new(&app.http.allow_origins),
             trusted: Trusted::new(&app.http.trusted_proxies),
             bodies: Arc::default(),
+            limits: Limits::new(&app.http.limits, Arc::clone(&app.clock), Arc::clone(&app.metrics)),
             heavy: Semaphore::new(cores),
             app,
         }

@@ -78,6 +78,8 @@ pub struct RequestFacts {
     pub user: Option<String>,
     /// Cookies by name; the first of a name wins.
     pub cookies: BTreeMap<String, String>,
+    /// The visitor whom an earlier answer on this connection named, for an event that names none.
+    pub greeted: Option<VisitorId>,
     /// `Sec-GPC: 1`.
     pub gpc: bool,
     /// `DNT: 1`.
@@ -160,6 +162,8 @@ pub enum Refusal {
     TooLarge,
     /// Not from where it may come.
     Forbidden,
+    /// More than its sender may ask for.
+    Limited,
 }
 
 /// Makes events of hits; pure.
@@ -226,7 +230,7 @@ impl Preparer {
         enrich::url::check_account(&draft.said, &facts.host, &self.account_mixer)?;
         let is_time_replaced = draft.settle_time(facts.trusted);
         let (event, said) = (&mut draft.event, &draft.said);
-        enrich::identity::apply(event, said, &self.keys);
+        enrich::identity::apply(event, said, facts.greeted, &self.keys);
         let addresses = self.cleaner.apply(event, said, &facts);
         enrich::campaign::apply(event, &addresses, &self.domains);
         self.agents.apply(event, &facts, &self.keys);
@@ -287,10 +291,7 @@ impl Intake {
     /// # Errors
     /// See [`IntakeError`].
     pub fn accept(&self, hit: Hit) -> Result<Receipt, IntakeError> {
-        self.metrics.book(|metrics| {
-            metrics.events_received.inc();
-            metrics.events_in_flight.inc();
-        });
+        self.metrics.arrived();
         let accepted = self.preparer.prepare(hit).and_then(|prepared| {
             if prepared.is_time_replaced {
                 self.metrics.times_replaced.inc();
@@ -298,7 +299,7 @@ impl Intake {
             let pending = self.append(&prepared.event, settle_event)?;
             Ok(Receipt { id: prepared.event.id, pending, cookie: prepared.cookie })
         });
-        accepted.inspect_err(|error| self.refused(error.label()))
+        accepted.inspect_err(|error| self.metrics.refused(error.label()))
     }
 
     /// Sets malformed input aside (pixel, frame, batch item). `message` must not hold any of it.
@@ -312,10 +313,7 @@ impl Intake {
         message: &str,
         raw: &[u8],
     ) -> Result<Receipt, IntakeError> {
-        self.metrics.book(|metrics| {
-            metrics.events_received.inc();
-            metrics.events_in_flight.inc();
-        });
+        self.metrics.arrived();
         let set_aside = || {
             if self.preparer.policy.forbids(facts) {
                 return Err(IntakeError::Private);
@@ -324,7 +322,7 @@ impl Intake {
             let pending = self.append(&event, settle_quarantine(reason))?;
             Ok(Receipt { id: event.id, pending, cookie: None })
         };
-        set_aside().inspect_err(|error| self.refused(error.label()))
+        set_aside().inspect_err(|error| self.metrics.refused(error.label()))
     }
 
     /// Counts an event that the transport refused and told its sender about.
@@ -333,11 +331,15 @@ impl Intake {
             Refusal::Malformed => "malformed",
             Refusal::TooLarge => "too_large",
             Refusal::Forbidden => "forbidden",
+            Refusal::Limited => "rate_limited",
         };
-        self.metrics.book(|metrics| {
-            metrics.events_received.inc();
-            metrics.events_rejected.with_label_values(&[label]).inc();
-        });
+        self.metrics.arrived();
+        self.metrics.refused(label);
+    }
+
+    /// The visitor cookie that an event of this request would set; nothing is stored or counted.
+    pub fn greet(&self, hit: Hit) -> Option<VisitorCookie> {
+        self.preparer.prepare(hit).ok()?.cookie
     }
 
     fn append(&self, event: &Event, settle: Settle) -> Result<Pending, IntakeError> {
@@ -352,13 +354,6 @@ impl Intake {
             AppendError::Failed => IntakeError::Failed,
             AppendError::TooLarge(length) => IntakeError::TooLarge { length, max },
         })
-    }
-
-    fn refused(&self, label: &str) {
-        self.metrics.book(|metrics| {
-            metrics.events_in_flight.dec();
-            metrics.events_rejected.with_label_values(&[label]).inc();
-        });
     }
 
     fn set_aside(&self, facts: &RequestFacts, reason: Reason, message: &str, raw: &[u8]) -> Event {
@@ -428,10 +423,7 @@ fn settle(metrics: &Metrics, outcome: Result<(), &AppendError>, stored: impl Fn(
         Err(AppendError::Failed) => "journal_failed",
         Err(AppendError::TooLarge(_)) => "too_large",
     };
-    metrics.book(|metrics| {
-        metrics.events_in_flight.dec();
-        metrics.events_rejected.with_label_values(&[label]).inc();
-    });
+    metrics.refused(label);
 }
 
 #[cfg(test)]

@@ -336,6 +336,7 @@ fn browser() -> RequestFacts {
         referer: None,
         user: None,
         cookies: BTreeMap::new(),
+        greeted: None,
         gpc: false,
         dnt: false,
         hints: BTreeMap::new(),

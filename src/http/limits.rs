@@ -1,0 +1,413 @@
+//! How much one client may ask for: requests in a second and in a day, each refusal counted.
+//!
+//! A client is an address, or the API key it presents; of an IPv6 address the first 64 bits, because
+//! one customer has all of them. Nobody's address is kept: a client is a hash under a key that lives
+//! as long as the process, which also keeps anyone from choosing whom to share a place with.
+//!
+//! The tables have a fixed size ([`Table`]). When a place is needed, the client that spent least loses
+//! its own, and the newcomer takes over **what was spent there**. So whoever is pushed out comes back
+//! to at least what it had spent: flooding the table with addresses makes allowances smaller, never
+//! larger. (The bound of the space-saving algorithm by Metwally, Agrawal and El Abbadi, 2005, within a
+//! set of [`WAYS`] places; it holds because what is spent only grows.)
+//!
+//! Rates are the generic cell rate algorithm (ITU-T I.371): one moment for each client, the one at
+//! which everything spent is paid off. Days are those of UTC and are counted from the start of the
+//! process: stores know addresses only as privacy left them, so an earlier count cannot be continued.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::facts::Caller;
+use super::state::Shared;
+use super::track;
+use crate::clock::Clock;
+use crate::config::LimitsConfig;
+use crate::intake::Refusal;
+use crate::telemetry::{Counter, Metrics};
+
+/// Places a client may have in a table: enough that a set is rarely full before the table is.
+const WAYS: usize = 8;
+const SECOND_NANOS: u64 = 1_000_000_000;
+const DAY_SECONDS: u64 = 86_400;
+/// A burst without a setting of its own, in seconds of the rate.
+const BURST_SECONDS: u32 = 10;
+
+/// As in drafts 03 to 07 of the IETF's `RateLimit` header fields, which most clients know.
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+
+/// Which limit; its word is the label in the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Requests of an address in a second.
+    AddressRate,
+    /// Requests under a key in a second.
+    KeyRate,
+    /// Requests of an address in a day.
+    AddressDay,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::AddressRate => "address_rate",
+            Self::KeyRate => "key_rate",
+            Self::AddressDay => "address_day",
+        }
+    }
+}
+
+/// What a route counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Nothing: operators and monitors ask there.
+    Free,
+    /// The rate.
+    Rated,
+    /// The rate and the day.
+    Daily,
+    /// As [`Class::Daily`], and a request that is refused was an event.
+    Event,
+}
+
+impl Class {
+    /// By the label of a route.
+    pub(super) fn of(route: &str) -> Self {
+        if matches!(route, "/ping" | "/status" | "/health" | "/metrics" | "/clear")
+            || route.starts_with("/.well-known")
+        {
+            return Self::Free;
+        }
+        let native = route.strip_prefix("/tr/v").and_then(|rest| rest.split('/').nth(1));
+        match native {
+            Some("ppi" | "rpi") => Self::Rated,
+            Some("tr" | "str" | "img" | "ltv" | "rdr" | "xrdr" | "pub") => Self::Event,
+            // Also short links and what no route takes: looking for either is asking.
+            _ => Self::Daily,
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client {
+    tag: u64,
+    is_key: bool,
+}
+
+/// What is left of an allowance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Allowance {
+    limit: u64,
+    remaining: u64,
+    /// Until all of it is there again.
+    reset: Duration,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exceeded {
+    pub(super) kind: Kind,
+    /// Until one more request is allowed.
+    pub(super) wait: Duration,
+    limit: u64,
+}
+
+impl Allowance {
+    /// Says in `headers` what is left.
+    pub(super) fn tell(self, headers: &mut HeaderMap) {
+        headers.insert(LIMIT, HeaderValue::from(self.limit));
+        headers.insert(REMAINING, HeaderValue::from(self.remaining));
+        headers.insert(RESET, HeaderValue::from(seconds(self.reset)));
+    }
+}
+
+impl Exceeded {
+    /// The refusal as an error.
+    pub(super) fn error(self) -> ApiError {
+        let message = match self.kind {
+            Kind::AddressRate => "too many requests from this address",
+            Kind::KeyRate => "too many requests with this key",
+            Kind::AddressDay => "the daily limit of this address is reached",
+        };
+        ApiError::Limited { message, retry_seconds: seconds(self.wait) }
+    }
+}
+
+/// Whole seconds, at least one: zero would invite a retry that is refused.
+fn seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+/// The limits of the configuration and what was spent of them.
+pub(super) struct Limits {
+    address_rate: Option<Rate>,
+    key_rate: Option<Rate>,
+    address_day: Option<Day>,
+    dry_run: bool,
+    hasher: RandomState,
+    start: Instant,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+struct Rate {
+    kind: Kind,
+    quota: Quota,
+    spent: Table<u64>,
+}
+
+struct Day {
+    limit: u32,
+    spent: Table<DaySpent>,
+}
+
+/// Requests of a day; a later day is more than any count of an earlier one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct DaySpent {
+    day: u64,
+    count: u32,
+}
+
+impl Limits {
+    pub(super) fn new(config: &LimitsConfig, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        let places = config.addresses_max;
+        let rate = |kind, per_second: u32| {
+            let burst = config.burst.unwrap_or(per_second.saturating_mul(BURST_SECONDS));
+            let spent = || Table::new(places, metrics.limit_inherited.clone());
+            Quota::new(per_second, burst).map(|quota| Rate { kind, quota, spent: spent() })
+        };
+        let address_rate = rate(Kind::AddressRate, config.address_per_second);
+        let key_rate = rate(Kind::KeyRate, config.key_per_second);
+        let spent = || Table::new(places, metrics.limit_inherited.clone());
+        let limit = config.address_per_day;
+        let address_day = (limit > 0).then(|| Day { limit, spent: spent() });
+        let (hasher, start) = (RandomState::new(), clock.monotonic());
+        let dry_run = config.dry_run;
+        Self { address_rate, key_rate, address_day, dry_run, hasher, start, clock, metrics }
+    }
+
+    /// Whether anything is limited at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.address_rate.is_some() || self.key_rate.is_some() || self.address_day.is_some()
+    }
+
+    /// Who sent a request.
+    pub(super) fn client(&self, shared: &Shared, parts: &Parts) -> Client {
+        self.address(shared.trusted.client(Caller::of(parts).peer, &parts.headers))
+    }
+
+    fn address(&self, ip: IpAddr) -> Client {
+        let network = match ip.to_canonical() {
+            IpAddr::V4(ip) => u64::from(ip.to_bits()),
+            // Global unicast begins with 001: such a network is never a v4 address.
+            IpAddr::V6(ip) => u64::try_from(ip.to_bits() >> 64).unwrap_or_default(),
+        };
+        Client { tag: self.hasher.hash_one(network), is_key: false }
+    }
+
+    /// Spends one request.
+    ///
+    /// # Errors
+    /// When there is none left; the limit that says so is counted. A dry run only counts.
+    pub(super) fn spend(
+        &self,
+        client: Client,
+        class: Class,
+    ) -> Result<Option<Allowance>, Exceeded> {
+        if !self.is_on() {
+            return Ok(None);
+        }
+        let outcome = self.spend_all(client, class);
+        let Err(exceeded) = outcome else { return outcome };
+        let word = if self.dry_run { "allowed" } else { "refused" };
+        self.metrics.limit_exceeded.with_label_values(&[exceeded.kind.as_str(), word]).inc();
+        if self.dry_run { Ok(None) } else { outcome }
+    }
+
+    /// The allowance that is nearest to its end.
+    fn spend_all(&self, client: Client, class: Class) -> Result<Option<Allowance>, Exceeded> {
+        if class == Class::Free {
+            return Ok(None);
+        }
+        let rate = if client.is_key { &self.key_rate } else { &self.address_rate };
+        let now = self.clock.monotonic().saturating_duration_since(self.start);
+        let rate = rate.as_ref().map(|rate| rate.spend(client.tag, nanos(now))).transpose()?;
+        let counts = class != Class::Rated && !client.is_key;
+        let wall = self.clock.wall().timestamp().try_into().unwrap_or(0);
+        let day = self.address_day.as_ref().filter(|_| counts);
+        let day = day.map(|day| day.spend(client.tag, wall)).transpose()?;
+        Ok([rate, day].into_iter().flatten().min_by_key(|allowance| allowance.remaining))
+    }
+}
+
+impl Rate {
+    fn spend(&self, tag: u64, now: u64) -> Result<Allowance, Exceeded> {
+        let (kind, quota, limit) = (self.kind, self.quota, self.quota.burst());
+        self.spent.with(tag, now, |paid_off| match quota.spend(paid_off, now, 1) {
+            Ok(remaining) => {
+                let reset = Duration::from_nanos(paid_off.saturating_sub(now));
+                Ok(Allowance { limit, remaining, reset })
+            }
+            Err(wait) => Err(Exceeded { kind, wait, limit }),
+        })
+    }
+}
+
+impl Day {
+    fn spend(&self, tag: u64, wall: u64) -> Result<Allowance, Exceeded> {
+        let (kind, limit) = (Kind::AddressDay, u64::from(self.limit));
+        let midnight = Duration::from_secs(DAY_SECONDS - wall % DAY_SECONDS);
+        let fresh = DaySpent { day: wall / DAY_SECONDS, count: 0 };
+        self.spent.with(tag, fresh, |spent| {
+            if spent.count >= self.limit {
+                return Err(Exceeded { kind, wait: midnight, limit });
+            }
+            spent.count += 1;
+            let remaining = u64::from(self.limit - spent.count);
+            Ok(Allowance { limit, remaining, reset: midnight })
+        })
+    }
+}
+
+/// So much at once, and so much lastingly.
+#[derive(Debug, Clone, Copy)]
+struct Quota {
+    /// Nanoseconds that one costs.
+    cost: u64,
+    /// Nanoseconds that may be owed.
+    credit: u64,
+}
+
+impl Quota {
+    /// `None` when nothing is limited.
+    fn new(per_second: u32, burst: u32) -> Option<Self> {
+        let cost = SECOND_NANOS.checked_div(u64::from(per_second))?.max(1);
+        Some(Self { cost, credit: cost.saturating_mul(u64::from(burst.max(1))) })
+    }
+
+    fn burst(self) -> u64 {
+        self.credit / self.cost.max(1)
+    }
+
+    /// Spends `count` if all of them are left, and says how many are left then, else how long until
+    /// they are.
+    fn spend(self, paid_off: &mut u64, now: u64, count: u64) -> Result<u64, Duration> {
+        let owed = self.owed(*paid_off, now, count);
+        match owed.checked_sub(self.credit) {
+            None | Some(0) => {
+                *paid_off = now.saturating_add(owed);
+                Ok((self.credit - owed) / self.cost.max(1))
+            }
+            Some(excess) => Err(Duration::from_nanos(excess)),
+        }
+    }
+
+    fn owed(self, paid_off: u64, now: u64, count: u64) -> u64 {
+        paid_off.saturating_sub(now).saturating_add(self.cost.saturating_mul(count))
+    }
+}
+
+/// How fast one connection may send.
+pub(super) struct Pace {
+    quota: Option<Quota>,
+    start: Instant,
+    paid_off: u64,
+}
+
+impl Pace {
+    /// `per_second` lastingly, and as much at once; 0 is no limit.
+    pub(super) fn new(per_second: u32, start: Instant) -> Self {
+        Self { quota: Quota::new(per_second, per_second), start, paid_off: 0 }
+    }
+
+    /// Spends `count` whether they are left or not, and says how long to wait before the next.
+    pub(super) fn owe(&mut self, now: Instant, count: usize) -> Duration {
+        let Some(quota) = self.quota else { return Duration::ZERO };
+        let now = nanos(now.saturating_duration_since(self.start));
+        let owed = quota.owed(self.paid_off, now, u64::try_from(count).unwrap_or(u64::MAX));
+        self.paid_off = now.saturating_add(owed);
+        Duration::from_nanos(owed.saturating_sub(quota.credit))
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What was spent, by client, in a fixed number of places; see the head of this file.
+struct Table<S> {
+    sets: Box<[Mutex<[Place<S>; WAYS]>]>,
+    inherited: Counter,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Place<S> {
+    tag: u64,
+    spent: S,
+}
+
+impl<S: Copy + Default + Ord> Table<S> {
+    fn new(places: usize, inherited: Counter) -> Self {
+        let sets = places.div_ceil(WAYS).max(1);
+        let set = || Mutex::new([Place::default(); WAYS]);
+        Self { sets: std::iter::repeat_with(set).take(sets).collect(), inherited }
+    }
+
+    /// Lets `spend` change what the client `tag` has spent; `nothing` is what one has spent who never
+    /// asked. `spend` must not make it less.
+    fn with<R>(&self, tag: u64, nothing: S, spend: impl FnOnce(&mut S) -> R) -> R {
+        let mut unlisted = nothing;
+        let index = usize::try_from(tag % self.sets.len() as u64).unwrap_or_default();
+        // There is always such a set, and in it a place.
+        let Some(set) = self.sets.get(index) else { return spend(&mut unlisted) };
+        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = set.iter().position(|place| place.tag == tag && place.spent != S::default());
+        let least = || set.iter().enumerate().min_by_key(|(_, place)| place.spent).map(|(n, _)| n);
+        let Some(place) = own.or_else(least).and_then(|n| set.get_mut(n)) else {
+            return spend(&mut unlisted);
+        };
+        if place.spent <= nothing {
+            place.spent = nothing;
+        } else if own.is_none() {
+            self.inherited.inc();
+        }
+        place.tag = tag;
+        spend(&mut place.spent)
+    }
+}
+
+/// Spends a request to `route`, before its handler runs.
+///
+/// # Errors
+/// As [`Limits::spend`].
+pub(super) fn admit(
+    shared: &Shared,
+    parts: &Parts,
+    route: &str,
+) -> Result<Option<Allowance>, Exceeded> {
+    shared.limits.spend(shared.limits.client(shared, parts), Class::of(route))
+}
+
+/// The answer to a request that [`admit`] refused; where it was an event, it is counted as such.
+pub(super) fn refusal(shared: &Shared, parts: &Parts, route: &str, exceeded: Exceeded) -> Response {
+    let is_event = Class::of(route) == Class::Event;
+    // Other methods record nothing.
+    if is_event && [Method::GET, Method::POST, Method::PUT].contains(&parts.method) {
+        shared.app.intake.refuse(Refusal::Limited);
+    }
+    let error = exceeded.error();
+    let is_pixel = is_event && route.ends_with("/img");
+    let mut response = if is_pixel { track::pixel_of(error) } else { error.into_response() };
+    let none_left = Allowance { limit: exceeded.limit, remaining: 0, reset: exceeded.wait };
+    none_left.tell(response.headers_mut());
+    response
+}

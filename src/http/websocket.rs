@@ -1,0 +1,484 @@
+//! `ws`: events over one lasting connection, as frames (contract §1.6).
+//!
+//! A text frame is JSON; a binary frame is an LZ4 block behind its inflated length, of the same JSON.
+//! A frame holds what a body of `tr` may hold, one event or many, and goes the same way: [`Taker`] with
+//! the facts of the handshake, whose query wins over the fields of a frame. Works over HTTP/1.1 on
+//! both listeners; HTTP/2 is not offered for it, so browsers open a connection of their own.
+//!
+//! The server says nothing unless the handshake asked for it with `?ack=1`. Then each frame, counted
+//! from 1, is answered in order, once its fate is known:
+//!
+//! | Answer | Meaning |
+//! |---|---|
+//! | `{"ack":n}` | every event of the frame is durable |
+//! | `{"ack":n,"error":{…}}` | the frame cannot be used; sending it again will not help |
+//! | `{"ack":n,"accepted":k,"results":[…]}` | of many events some cannot be used |
+//! | `{"nack":n,"retry_after":s,"error":{…}}` | not stored: send it again, after so many seconds |
+//! | `{"nack":n,"accepted":k,"results":[…]}` | send those again whose status is `retry` |
+//!
+//! Bounds: bytes of a frame, bytes inflated, [`FRAMES_MAX`] frames without an outcome, the memory that
+//! unfinished frames share with bodies, the rates of the configuration (above them a connection is
+//! read more slowly, so nothing is lost), the limits of its sender (a frame above them is refused),
+//! and time: a connection ends that shows no sign of life, or leaves a frame unfinished.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use prometheus::IntGauge;
+use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio_tungstenite::tungstenite;
+
+use super::batch::{self, Form};
+use super::body::{self, Share};
+use super::cors::Access;
+use super::error::{ApiError, Detail};
+use super::lease::Lease;
+use super::limits::{Class, Client, Pace};
+use super::state::Shared;
+use super::track::{self, INLINE_BYTES_MAX, Outcome, Results, Taken, Taker};
+use super::{cookie, facts};
+use crate::event::Origin;
+use crate::intake::Refusal;
+
+/// The route's name in facts.
+pub(super) const ROUTE: &str = "ws";
+
+/// Frames of one connection whose events are not durable yet. A commit takes milliseconds, so this
+/// keeps the writer busy; when it is reached the connection is not read.
+const FRAMES_MAX: usize = 64;
+/// Made for each connection at once; larger frames are gathered in several reads.
+const READ_BUFFER_BYTES: usize = 16 << 10;
+/// Parts of the idle time: after one in silence the server asks, after three it ends.
+const IDLE_PARTS: u32 = 3;
+/// How long the other end may take to answer our goodbye.
+const GOODBYE_MAX: Duration = Duration::from_millis(250);
+/// Bytes of a masked control frame before its payload.
+const CONTROL_HEAD_BYTES: usize = 6;
+/// The version of the protocol there is.
+const VERSION: HeaderValue = HeaderValue::from_static("13");
+
+/// The handshake.
+pub(super) async fn ws(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    match handshake(&shared, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            let mut response = error.into_response();
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, VERSION);
+            response
+        }
+    }
+}
+
+async fn handshake(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    if parts.method != Method::GET {
+        return Err(ApiError::Method("GET"));
+    }
+    // Browsers ask nobody before they open a WebSocket: what CORS does elsewhere is done here.
+    let origin = parts.headers.get(header::ORIGIN);
+    if origin.is_some_and(|origin| shared.origins.access(origin) == Access::Denied) {
+        return Err(ApiError::Forbidden("this origin may not open a WebSocket here"));
+    }
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(|_| {
+        let message = "this route speaks WebSocket version 13 over HTTP/1.1".to_owned();
+        ApiError::Malformed { field: None, message }
+    })?;
+    let lease = parts.extensions.remove::<Lease>().ok_or(ApiError::Internal)?;
+    let facts = facts::read(shared, &parts, ROUTE);
+    let scope = facts::scope(shared, &parts, &facts.host);
+    let client = shared.limits.client(shared, &parts);
+    let (acks, query) = without_ack(parts.uri.query().unwrap_or_default());
+    let rest = track::rest(parts.uri.path());
+    let (shared, facts) = (Arc::clone(shared), Arc::new(facts));
+    let mut taker = Taker { shared, facts, origin: Origin::Client, rest, query: Some(query) };
+    // The cookie can only be set now, so the visitor is known before the first event.
+    let cookie = taker.shared.app.intake.greet(taker.hit(taker.query.as_deref(), None, 0));
+    Arc::make_mut(&mut taker.facts).greeted = cookie.as_ref().map(|cookie| cookie.vid);
+    let frame_bytes_max = taker.shared.app.http.websocket.frame_bytes_max;
+    let conversation = Conversation::new(taker, lease, client, acks);
+    let mut response = upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_frame_size(frame_bytes_max)
+        .max_message_size(frame_bytes_max)
+        .on_upgrade(|socket| conversation.run(socket));
+    if let Some(cookie) = &cookie {
+        cookie::set(response.headers_mut(), cookie, scope);
+    }
+    Ok(response)
+}
+
+/// Whether the query asks for acknowledgements, and the query without that.
+fn without_ack(query: &str) -> (bool, String) {
+    let is_ack = |pair: &&str| pair.split('=').next() == Some("ack");
+    let asks = query.split('&').filter(is_ack).any(|pair| pair == "ack=1" || pair == "ack=true");
+    let rest: Vec<&str> = query.split('&').filter(|pair| !is_ack(pair)).collect();
+    (asks, rest.join("&"))
+}
+
+/// The events of a binary frame, inflated to at most `inflated_bytes_max`, or of a text frame as they
+/// are; and the form they have.
+///
+/// # Errors
+/// When the block is damaged or too large, or the frame is empty.
+pub fn payload(frame: Frame, inflated_bytes_max: usize) -> Result<(Form, Bytes), ApiError> {
+    let bytes = match frame {
+        Frame::Text(text) => text,
+        Frame::Binary(block) => body::inflate_block(&block, inflated_bytes_max)?,
+    };
+    match batch::form(&HeaderMap::new(), &bytes) {
+        Form::Empty => {
+            let message = "the frame holds nothing".to_owned();
+            Err(ApiError::Malformed { field: None, message })
+        }
+        form => Ok((form, bytes)),
+    }
+}
+
+/// A frame with events, as it was sent.
+#[derive(Debug, Clone)]
+pub enum Frame {
+    /// JSON.
+    Text(Bytes),
+    /// An LZ4 block of JSON behind its inflated length.
+    Binary(Bytes),
+}
+
+impl Frame {
+    fn bytes(&self) -> &Bytes {
+        let (Self::Text(bytes) | Self::Binary(bytes)) = self;
+        bytes
+    }
+
+    /// Bytes once inflated, as declared.
+    fn inflated_bytes(&self) -> usize {
+        match self {
+            Self::Text(bytes) => bytes.len(),
+            Self::Binary(block) => match block.first_chunk() {
+                Some(length) => usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX),
+                None => 0,
+            },
+        }
+    }
+}
+
+/// What a frame is answered with, if anything is answered.
+#[derive(Default, Serialize)]
+struct Reply {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nack: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Detail>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    results: Option<Results>,
+}
+
+impl Reply {
+    /// Waits for the fate of frame `number`.
+    async fn of(number: u64, outcome: Result<Outcome, ApiError>) -> Self {
+        let (settled, again) = (Some(number), Some(number));
+        let error = match outcome {
+            Ok(Outcome::Nothing) => return Self { ack: settled, ..Self::default() },
+            Ok(Outcome::One(taken)) => match Taken::durable(taken.pending).await {
+                Ok(_) => return Self { ack: settled, ..Self::default() },
+                Err(error) => error,
+            },
+            Ok(Outcome::Many(items)) => {
+                let results = Results::of(items).await;
+                return match (results.is_whole(), results.is_retry()) {
+                    (true, _) => Self { ack: settled, ..Self::default() },
+                    (_, true) => Self { nack: again, results: Some(results), ..Self::default() },
+                    _ => Self { ack: settled, results: Some(results), ..Self::default() },
+                };
+            }
+            Err(error) => error,
+        };
+        let retry_after = error.retry_seconds();
+        let error = Some(error.detail());
+        match retry_after {
+            Some(_) => Self { nack: again, retry_after, error, ..Self::default() },
+            None => Self { ack: settled, error, ..Self::default() },
+        }
+    }
+}
+
+/// A frame on its way: its answer, where one is wanted.
+type Waiting = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+
+/// Why a connection ends, as its other end is told.
+type Goodbye = (u16, &'static str);
+
+const STOPPING: Goodbye = (close_code::AWAY, "the server stops");
+const SILENT: Goodbye = (close_code::NORMAL, "no sign of life");
+const UNFINISHED: Goodbye = (close_code::POLICY, "a frame was not finished in time");
+const TOO_LARGE: Goodbye = (close_code::SIZE, "the frame is too large");
+const NO_TEXT: Goodbye = (close_code::INVALID, "a text frame is not UTF-8");
+const BROKEN: Goodbye = (close_code::PROTOCOL, "this is no WebSocket frame");
+
+/// One open WebSocket.
+struct Conversation {
+    taker: Taker,
+    lease: Lease,
+    client: Client,
+    acks: bool,
+    /// Frames with events so far.
+    frames: u64,
+    waiting: VecDeque<Waiting>,
+    frame_pace: Pace,
+    event_pace: Pace,
+    /// Not read before, because it sent too fast.
+    paused: Option<Instant>,
+    life: Life,
+}
+
+/// What a connection showed of itself since the last tick of its clock.
+#[derive(Default)]
+struct Life {
+    /// Something came.
+    heard: bool,
+    /// Nothing came, and it was asked for a sign of life.
+    asked: bool,
+    /// A frame had begun by then, and none was finished since.
+    unfinished: bool,
+}
+
+impl Life {
+    /// Once in each part of the idle time; `unread` are bytes of a frame that has begun. Why to end,
+    /// if there is a reason; where `asked` is true afterwards, the other end is to be asked.
+    fn tick(&mut self, unread: usize) -> Option<Goodbye> {
+        let (was_asked, was_unfinished) = (self.asked, self.unfinished);
+        self.asked = !std::mem::take(&mut self.heard);
+        self.unfinished = unread > 0;
+        if was_asked && self.asked {
+            return Some(SILENT);
+        }
+        (was_unfinished && self.unfinished).then_some(UNFINISHED)
+    }
+}
+
+/// Counts an open WebSocket until it is dropped.
+struct Open(IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Conversation {
+    fn new(taker: Taker, lease: Lease, client: Client, acks: bool) -> Self {
+        let settings = &taker.shared.app.http.websocket;
+        let now = Instant::now().into_std();
+        let frame_pace = Pace::new(settings.frames_per_second, now);
+        let event_pace = Pace::new(settings.events_per_second, now);
+        Self {
+            taker,
+            lease,
+            client,
+            acks,
+            frames: 0,
+            waiting: VecDeque::new(),
+            frame_pace,
+            event_pace,
+            paused: None,
+            life: Life::default(),
+        }
+    }
+
+    /// From the handshake to the goodbye.
+    async fn run(mut self, mut socket: WebSocket) {
+        let gauge = self.taker.shared.app.metrics.websockets.clone();
+        gauge.inc();
+        let _open = Open(gauge);
+        let lease = self.lease.clone();
+        let unread = lease.count_unread(&self.taker.shared.bodies);
+        if let Some(goodbye) = self.converse(&mut socket, unread).await {
+            self.end(&mut socket, goodbye).await;
+        }
+    }
+
+    /// Reads frames and answers them; `None` when the other end is gone.
+    ///
+    /// Cancel-safe: reading keeps its state in the socket, an answer is taken out of the queue only
+    /// when it is whole, and the rest are clocks.
+    async fn converse(&mut self, socket: &mut WebSocket, unread: &Share) -> Option<Goodbye> {
+        // A token of its own, so that connections do not share a lock at each wake.
+        let stop = self.lease.stop().asked.child_token();
+        let part = self.taker.shared.app.http.websocket.idle / IDLE_PARTS;
+        let mut clock = interval_at(Instant::now() + part, part);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let reads = self.waiting.len() < FRAMES_MAX && self.paused.is_none();
+            let paused = self.paused.unwrap_or_else(Instant::now);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Some(STOPPING),
+                reply = settled(&mut self.waiting), if !self.waiting.is_empty() => {
+                    if let Some(reply) = reply {
+                        socket.send(Message::Text(reply.into())).await.ok()?;
+                    }
+                }
+                message = socket.recv(), if reads => match message? {
+                    Ok(message) => self.hear(message, unread).await,
+                    Err(error) => return self.unreadable(error),
+                },
+                () = sleep_until(paused), if self.paused.is_some() => self.paused = None,
+                _ = clock.tick() => {
+                    // Who is not read cannot be heard.
+                    if !reads {
+                        continue;
+                    }
+                    if let Some(goodbye) = self.life.tick(unread.taken()) {
+                        return Some(goodbye);
+                    }
+                    if self.life.asked {
+                        socket.send(Message::Ping(Bytes::new())).await.ok()?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes one message. Control frames are answered by the socket itself.
+    async fn hear(&mut self, message: Message, unread: &Share) {
+        self.life.heard = true;
+        let mut events = 0;
+        match message {
+            Message::Text(text) => {
+                unread.release(usize::MAX);
+                events = self.take(Frame::Text(text.into())).await;
+            }
+            Message::Binary(block) => {
+                unread.release(usize::MAX);
+                events = self.take(Frame::Binary(block)).await;
+            }
+            // One may stand between the pieces of a frame, whose bytes stay counted.
+            Message::Ping(data) | Message::Pong(data) => {
+                unread.release(CONTROL_HEAD_BYTES + data.len());
+            }
+            Message::Close(_) => unread.release(usize::MAX),
+        }
+        let now = Instant::now();
+        let wait = self.frame_pace.owe(now.into_std(), 1);
+        let wait = wait.max(self.event_pace.owe(now.into_std(), events));
+        if !wait.is_zero() {
+            self.taker.shared.app.metrics.websocket_paused.inc();
+            self.paused = Some(now + wait);
+        }
+    }
+
+    /// Takes a frame with events; how many it held.
+    async fn take(&mut self, frame: Frame) -> usize {
+        self.life.unfinished = false;
+        self.frames += 1;
+        let shared = Arc::clone(&self.taker.shared);
+        shared.app.metrics.websocket_frames.inc();
+        Arc::make_mut(&mut self.taker.facts).received_at = shared.app.clock.wall();
+        let outcome = match shared.limits.spend(self.client, Class::Event) {
+            Ok(_) => read(self.taker.clone(), frame).await,
+            Err(exceeded) => {
+                shared.app.intake.refuse(Refusal::Limited);
+                Err(exceeded.error())
+            }
+        };
+        let events = match &outcome {
+            Ok(Outcome::Many(items)) => items.len(),
+            _ => 1,
+        };
+        if outcome.is_ok() {
+            self.remember();
+        }
+        let (number, acks) = (self.frames, self.acks);
+        self.waiting.push_back(Box::pin(async move {
+            let reply = Reply::of(number, outcome).await;
+            // Only maps with keys that are no text fail to serialise, and there are none.
+            acks.then(|| serde_json::to_string(&reply).unwrap_or_default())
+        }));
+        events
+    }
+
+    /// The visitor made at the handshake has an event now, and is a known one from here on.
+    fn remember(&mut self) {
+        let facts = Arc::make_mut(&mut self.taker.facts);
+        if let Some(vid) = facts.greeted.take() {
+            facts.cookies.entry("vid".to_owned()).or_insert_with(|| vid.to_string());
+        }
+    }
+
+    /// What could not be read as a message; where it was a frame, it is counted.
+    fn unreadable(&self, error: axum::Error) -> Option<Goodbye> {
+        let error = error.into_inner();
+        match error.downcast_ref::<tungstenite::Error>()? {
+            tungstenite::Error::Capacity(_) => {
+                self.taker.shared.app.intake.refuse(Refusal::TooLarge);
+                Some(TOO_LARGE)
+            }
+            tungstenite::Error::Utf8(_) => {
+                let message = NO_TEXT.1.to_owned();
+                self.taker.unread(ApiError::Malformed { field: None, message }, &[]);
+                Some(NO_TEXT)
+            }
+            tungstenite::Error::Protocol(_) => Some(BROKEN),
+            _ => None,
+        }
+    }
+
+    /// Answers what is under way, says goodbye and waits a moment for the other end's.
+    async fn end(mut self, socket: &mut WebSocket, (code, reason): Goodbye) {
+        let deadline = self.lease.stop().deadline.clone();
+        let goodbye = async {
+            while !self.waiting.is_empty() {
+                if let Some(reply) = settled(&mut self.waiting).await {
+                    socket.send(Message::Text(reply.into())).await?;
+                }
+            }
+            let frame = CloseFrame { code, reason: reason.into() };
+            socket.send(Message::Close(Some(frame))).await?;
+            let answered = async { while let Some(Ok(_)) = socket.recv().await {} };
+            let _: Result<(), _> = timeout(GOODBYE_MAX, answered).await;
+            Ok::<_, axum::Error>(())
+        };
+        tokio::select! {
+            // Who is gone already needs no goodbye.
+            _ = goodbye => {}
+            () = deadline.cancelled() => {}
+        }
+    }
+}
+
+/// The answer to the oldest frame on its way, once its fate is known. Cancel-safe.
+async fn settled(waiting: &mut VecDeque<Waiting>) -> Option<String> {
+    let reply = waiting.front_mut()?.await;
+    waiting.pop_front();
+    reply
+}
+
+/// The events of a frame, on their way to the journal.
+async fn read(taker: Taker, frame: Frame) -> Result<Outcome, ApiError> {
+    let (shared, raw) = (Arc::clone(&taker.shared), frame.bytes().clone());
+    let (is_text, size) = (matches!(frame, Frame::Text(_)), frame.inflated_bytes());
+    let max = shared.app.http.inflated_bytes_max;
+    // Counted before the size is known to be true: a bomb must not find the room first.
+    let room = Share::of(&shared.bodies);
+    room.take(size.min(max))?;
+    let read = if is_text || size <= INLINE_BYTES_MAX {
+        payload(frame, max)
+    } else {
+        shared.off_worker(move || payload(frame, max)).await?
+    };
+    match read {
+        Ok((form, bytes)) => taker.body(form, bytes).await,
+        Err(error) => Err(taker.unread(error, &raw)),
+    }
+}
