@@ -411,3 +411,143 @@ pub(super) fn refusal(shared: &Shared, parts: &Parts, route: &str, exceeded: Exc
     none_left.tell(response.headers_mut());
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use chrono::DateTime;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn limits(config: &LimitsConfig) -> (Limits, Arc<ManualClock>, Arc<Metrics>) {
+        // An hour before midnight.
+        let wall = DateTime::from_timestamp(20_000 * 86_400 + 82_800, 0).unwrap();
+        let clock = Arc::new(ManualClock::new(wall));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        (Limits::new(config, clock.clone(), Arc::clone(&metrics)), clock, metrics)
+    }
+
+    fn left(limits: &Limits, ip: &str, class: Class) -> Result<Option<u64>, (Kind, Duration)> {
+        let outcome = limits.spend(limits.address(ip.parse().unwrap()), class);
+        let left = outcome.map(|allowance| allowance.map(|allowance| allowance.remaining));
+        left.map_err(|exceeded| (exceeded.kind, exceeded.wait))
+    }
+
+    #[test]
+    fn a_rate_is_a_burst_and_then_one_at_a_time() {
+        let config =
+            LimitsConfig { address_per_second: 2, burst: Some(3), ..LimitsConfig::default() };
+        let (limits, clock, _) = limits(&config);
+        let check = |expect| assert_eq!(left(&limits, "203.0.113.1", Class::Rated), expect);
+        let wait = |ms| Err((Kind::AddressRate, Duration::from_millis(ms)));
+        check(Ok(Some(2)));
+        check(Ok(Some(1)));
+        check(Ok(Some(0)));
+        check(wait(500));
+        clock.advance(Duration::from_millis(400));
+        check(wait(100));
+        clock.advance(Duration::from_millis(100));
+        check(Ok(Some(0)));
+        check(wait(500));
+        clock.advance(Duration::from_secs(60));
+        check(Ok(Some(2)));
+    }
+
+    #[test]
+    fn a_day_ends_at_midnight_utc_and_is_not_spent_by_what_the_rate_refuses() {
+        let config = LimitsConfig {
+            address_per_day: 2,
+            address_per_second: 1,
+            burst: Some(1),
+            ..LimitsConfig::default()
+        };
+        let (limits, clock, _) = limits(&config);
+        let check = |expect| assert_eq!(left(&limits, "203.0.113.1", Class::Daily), expect);
+        check(Ok(Some(0)));
+        for _ in 0..5 {
+            check(Err((Kind::AddressRate, Duration::from_secs(1))));
+        }
+        clock.advance(Duration::from_secs(1));
+        check(Ok(Some(0)));
+        clock.advance(Duration::from_secs(1));
+        check(Err((Kind::AddressDay, Duration::from_secs(3598))));
+        clock.advance(Duration::from_secs(3597));
+        check(Err((Kind::AddressDay, Duration::from_secs(1))));
+        clock.advance(Duration::from_secs(1));
+        check(Ok(Some(0)));
+    }
+
+    #[test]
+    fn routes_are_classed_by_their_label() {
+        for (route, class) in [
+            ("/ping", Class::Free),
+            ("/metrics", Class::Free),
+            ("/.well-known/acme-challenge", Class::Free),
+            ("/tr/v1/ppi/geoip", Class::Rated),
+            ("/tr/v7/rpi/redirect", Class::Rated),
+            ("/tr/v1/tr", Class::Event),
+            ("/tr/v1/img", Class::Event),
+            ("/tr/v1/ltv", Class::Event),
+            ("/tr/v1/ws", Class::Daily),
+            ("/api", Class::Daily),
+            ("none", Class::Daily),
+        ] {
+            assert_eq!(Class::of(route), class, "{route}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_addresses_does_not_give_anyone_a_fresh_allowance() {
+        let config =
+            LimitsConfig { address_per_day: 3, addresses_max: 64, ..LimitsConfig::default() };
+        let (limits, _, metrics) = limits(&config);
+        for _ in 0..3 {
+            left(&limits, "203.0.113.1", Class::Daily).unwrap();
+        }
+        for n in 0..5_000_u32 {
+            let ip = std::net::Ipv4Addr::from_bits(n + (10 << 24)).to_string();
+            let _ = left(&limits, &ip, Class::Daily);
+        }
+        let refused = left(&limits, "203.0.113.1", Class::Daily).unwrap_err();
+        assert_eq!(refused.0, Kind::AddressDay);
+        assert!(metrics.limit_inherited.get() > 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn what_a_table_knows_is_never_less_than_what_was_spent(
+            asked in prop::collection::vec(1_u64..60, 0..600),
+        ) {
+            let table: Table<u64> = Table::new(16, Metrics::new().unwrap().limit_inherited);
+            let mut spent: HashMap<u64, u64> = HashMap::new();
+            for tag in asked {
+                let truth = spent.entry(tag).or_default();
+                *truth += 1;
+                let known = table.with(tag, 0, |spent| { *spent += 1; *spent });
+                prop_assert!(known >= *truth);
+            }
+        }
+
+        #[test]
+        fn no_second_is_given_more_than_the_burst_and_the_rate(
+            steps in prop::collection::vec(0_u64..400, 1..200),
+            per_second in 1_u32..50,
+            burst in 1_u32..20,
+        ) {
+            let quota = Quota::new(per_second, burst).unwrap();
+            let (mut paid_off, mut now, mut taken) = (0, 0, 0_u64);
+            for step in steps {
+                now += step * 1_000_000;
+                taken += u64::from(quota.spend(&mut paid_off, now, 1).is_ok());
+                let most = u128::from(burst) * 1_000_000_000
+                    + u128::from(now) * u128::from(per_second);
+                prop_assert!(u128::from(taken) * u128::from(quota.cost) * u128::from(per_second) <= most);
+            }
+        }
+    }
+}

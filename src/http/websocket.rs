@@ -482,3 +482,47 @@ async fn read(taker: Taker, frame: Frame) -> Result<Outcome, ApiError> {
         Err(error) => Err(taker.unread(error, &raw)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wish_for_answers_is_no_field() {
+        for (query, expect) in [
+            ("", (false, "")),
+            ("ack=1", (true, "")),
+            ("ack", (false, "")),
+            ("ack=0&a=b", (false, "a=b")),
+            ("utm_source=x&ack=1&ack2=1", (true, "utm_source=x&ack2=1")),
+        ] {
+            let (acks, rest) = without_ack(query);
+            assert_eq!((acks, rest.as_str()), expect, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_asked_after_a_part_of_silence_and_ended_after_another() {
+        let mut life = Life::default();
+        assert_eq!((life.tick(0), life.asked), (None, true));
+        life.heard = true;
+        assert_eq!((life.tick(0), life.asked), (None, false));
+        assert_eq!((life.tick(0), life.asked), (None, true));
+        assert_eq!(life.tick(0), Some(SILENT));
+    }
+
+    #[test]
+    fn a_frame_may_take_one_part_but_not_two() {
+        let mut life = Life::default();
+        let tick = |life: &mut Life, unread| {
+            life.heard = true;
+            life.tick(unread)
+        };
+        assert_eq!(tick(&mut life, 5), None);
+        life.unfinished = false;
+        assert_eq!(tick(&mut life, 5), None);
+        assert_eq!(tick(&mut life, 0), None);
+        assert_eq!(tick(&mut life, 5), None);
+        assert_eq!(tick(&mut life, 9), Some(UNFINISHED));
+    }
+}

@@ -13,7 +13,11 @@
 
 mod http_control;
 mod http_hostile;
+mod http_limits;
 mod http_ops;
 mod http_server;
 mod http_track;
+mod http_websocket;
+#[path = "../support/socket.rs"]
+mod socket;
 mod support;
