@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -29,7 +29,7 @@ pub(super) fn read(
     findings: &RefCell<Findings>,
 ) -> Config {
     let mut file = Section::root(object, findings);
-    let data_directory = folder.join(file.filled("DataDirectory").unwrap_or("./data".to_owned()));
+    let data_directory = below(folder, &file.filled("DataDirectory").unwrap_or("data".to_owned()));
     let config = Config {
         server: server(&mut file, folder, &data_directory),
         intake: intake(&mut file, folder, &data_directory),
@@ -43,6 +43,15 @@ pub(super) fn read(
     later(&mut file);
     file.finish(renamed);
     config
+}
+
+/// A path of the file, which is relative to the file's folder, without `.` in it.
+pub(super) fn below(folder: &Path, written: &str) -> PathBuf {
+    let is_step = |part: &Component<'_>| *part != Component::CurDir;
+    let parts = folder.components().chain(Path::new(written).components()).filter(is_step);
+    // An absolute path begins anew, as joining does.
+    let path = parts.fold(PathBuf::new(), |path, part| path.join(part));
+    if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
 }
 
 fn server(file: &mut Section<'_>, folder: &Path, data_directory: &Path) -> ServerConfig {
@@ -179,7 +188,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 fn tls(file: &mut Section<'_>, folder: &Path, data_directory: &Path) -> TlsConfig {
     match (file.filled("TLSCert"), file.filled("TLSKey")) {
         (Some(cert), Some(key)) => {
-            TlsConfig::Files { cert: folder.join(cert), key: folder.join(key) }
+            TlsConfig::Files { cert: below(folder, &cert), key: below(folder, &key) }
         }
         (None, None) => TlsConfig::Generated { directory: data_directory.join("tls") },
         (cert, _) => {
@@ -295,7 +304,7 @@ fn url_filter(file: &mut Section<'_>) -> (Option<String>, usize) {
 }
 
 fn geo_ip_database(file: &mut Section<'_>, folder: &Path) -> Option<PathBuf> {
-    let path = folder.join(file.filled("GeoIPDatabase")?);
+    let path = below(folder, &file.filled("GeoIPDatabase")?);
     let extension = path.extension().and_then(|extension| extension.to_str());
     if extension.is_some_and(|extension| extension.eq_ignore_ascii_case("bin")) {
         file.note(

@@ -165,6 +165,8 @@ const DUCKDB_KEYS: [&str; 8] = [
 pub(super) struct Translated {
     /// What ours reads.
     pub(super) file: Map<String, Value>,
+    /// Path of every key that was taken over as it is.
+    kept: Vec<String>,
     /// (path there, path here) of every key that was taken over under another name.
     renamed: Vec<(String, String)>,
     /// (path there, reason) of every key that was not taken over.
@@ -232,10 +234,13 @@ fn find(table: &[(&'static str, Fate)], written: &str) -> Option<(&'static str, 
 }
 
 impl Translated {
-    /// One line for each key that changed its name or was not taken over.
+    /// What happened to every key: one line for those that kept their name, and one for each other.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes =
             vec!["this is a configuration of the Go tracker; it was translated".to_owned()];
+        if !self.kept.is_empty() {
+            notes.push(format!("taken over as they are: {}", self.kept.join(", ")));
+        }
         let renamed =
             self.renamed.iter().map(|(theirs, ours)| format!("{theirs} is read as {ours}"));
         let ignored =
@@ -257,7 +262,9 @@ impl Translated {
 
     fn take(&mut self, written: &str, ours: &str, value: Value) {
         self.file.insert(ours.to_owned(), value);
-        if written != ours {
+        if written == ours {
+            self.kept.push(written.to_owned());
+        } else {
             self.renamed.push((written.to_owned(), ours.to_owned()));
         }
     }
@@ -353,6 +360,7 @@ impl Translated {
                     self.ignore(&place, "it means nothing to the embedded store");
                 }
                 Some((key, Same)) => {
+                    self.kept.push(place);
                     ours.insert(key.to_owned(), value.clone());
                 }
                 Some((_, Named(name))) => {

@@ -8,6 +8,7 @@ mod backends;
 mod dialect;
 mod intake;
 mod journal;
+mod json;
 mod legacy;
 mod log;
 mod notify;
@@ -69,13 +70,16 @@ pub struct ConfigErrors {
     pub file: PathBuf,
     /// At least one; in the order of reading.
     pub errors: Vec<ConfigError>,
+    /// What was translated or ignored until then; one line each.
+    pub notes: Vec<String>,
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.errors.len() == 1 { "error" } else { "errors" };
         write!(f, "{}: {} {plural}", self.file.display(), self.errors.len())?;
-        self.errors.iter().try_for_each(|error| write!(f, "\n  {error}"))
+        self.errors.iter().try_for_each(|error| write!(f, "\n  {error}"))?;
+        self.notes.iter().try_for_each(|note| write!(f, "\n  note: {note}"))
     }
 }
 
@@ -88,11 +92,11 @@ impl Config {
     /// # Errors
     /// Every mistake at once, each with its place in the file.
     pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Loaded, ConfigErrors> {
-        let errors = |errors| ConfigErrors { file: path.to_owned(), errors };
-        let text = read(path)
-            .map_err(|message| errors(vec![ConfigError { path: String::new(), message }]))?;
+        let failed =
+            |Findings { errors, notes }| ConfigErrors { file: path.to_owned(), errors, notes };
+        let text = read(path).map_err(|message| failed(Findings::whole(message)))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        Self::parse(&text, folder.unwrap_or(Path::new(".")), env).map_err(errors)
+        Self::read(&text, folder.unwrap_or(Path::new(".")), env).map_err(failed)
     }
 
     /// Reads `text` as if it stood in a file in `folder`.
@@ -104,13 +108,16 @@ impl Config {
         folder: &Path,
         env: &BTreeMap<String, String>,
     ) -> Result<Loaded, Vec<ConfigError>> {
-        let file = |message: String| vec![ConfigError { path: String::new(), message }];
-        let mut value: Value =
-            serde_json::from_str(text).map_err(|e| file(format!("not JSON: {e}")))?;
+        Self::read(text, folder, env).map_err(|findings| findings.errors)
+    }
+
+    fn read(text: &str, folder: &Path, env: &BTreeMap<String, String>) -> Result<Loaded, Findings> {
+        let mut value =
+            json::parse(text).map_err(|error| Findings::whole(format!("not JSON: {error}")))?;
         let mut findings = Findings::default();
         variables::replace(&mut value, "", env, &mut findings.errors);
         let Value::Object(written) = value else {
-            return Err(file("expected one JSON object".to_owned()));
+            return Err(Findings::whole("expected one JSON object".to_owned()));
         };
         let go = legacy::is_go(&written).then(|| legacy::translate(&written));
         if let Some(translated) = &go {
@@ -124,7 +131,7 @@ impl Config {
         if let Some(translated) = &go {
             translated.name_errors(&mut findings.errors);
         }
-        Err(findings.errors)
+        Err(findings)
     }
 }
 

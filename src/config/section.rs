@@ -38,6 +38,14 @@ pub(super) struct Findings {
     pub(super) notes: Vec<String>,
 }
 
+impl Findings {
+    /// A mistake of the file as a whole.
+    pub(super) fn whole(message: String) -> Self {
+        let error = ConfigError { path: String::new(), message };
+        Self { errors: vec![error], notes: Vec::new() }
+    }
+}
+
 /// What a number without a unit means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bare {

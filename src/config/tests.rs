@@ -451,3 +451,27 @@ fn a_go_key_with_a_typing_mistake_is_named_with_the_nearest() {
                 MaximumConnections?";
     assert!(notes.iter().any(|note| note == line), "{notes:#?}");
 }
+
+#[test]
+fn a_go_file_that_cannot_be_served_still_says_what_became_of_its_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let text = r#"{"ProxyPort": ":80", "PruneLogsSkip": 0, "Domains": ["a.example"],
+        "Notify": [{"Service": "no_such_store", "Hosts": ["127.0.0.1"]}]}"#;
+    std::fs::write(&path, text).unwrap();
+    let failed = Config::load(&path, &BTreeMap::new()).unwrap_err().to_string();
+    assert!(failed.contains("Notify[0].Service"), "{failed}");
+    for note in ["taken over as they are: PruneLogsSkip, Domains", "ProxyPort is ignored"] {
+        assert!(failed.contains(note), "{note} in {failed}");
+    }
+}
+
+#[test]
+fn one_mistake_is_one_error_and_paths_have_no_dots_in_them() {
+    let errors = parse_text(r#"{"ListenHTTP": "${NOT_SET}"}"#).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    let config = parse_text(r#"{"DataDirectory": "./x/./y"}"#).unwrap().config;
+    assert!(config.server.data_directory.ends_with("x/y"), "{:?}", config.server.data_directory);
+    let config = Config::parse("{}", Path::new("."), &BTreeMap::new()).unwrap().config;
+    assert_eq!(config.server.data_directory, Path::new("data"));
+}
