@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
@@ -138,6 +139,54 @@ fn a_thousand_idle_and_a_thousand_slow_connections_cost_honest_clients_nothing()
     server.drained();
     assert_eq!(site.number("select count(*) as n from events where ename = 'honest'"), stored);
     assert_eq!(server.metric("tracker_events_received_total"), stored + 1);
+    server.stop();
+}
+
+/// Sends frames as fast as they are taken, asks for answers and reads none.
+fn flood(address: SocketAddr, frame: &str, stop: &AtomicBool) -> u64 {
+    let mut socket = Socket::open(address, "/tr/v1/ws?ack=1", &[]);
+    socket.stream().set_write_timeout(Some(Duration::from_millis(200))).expect("a socket");
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        sent += u64::from(socket.try_text(frame.to_owned()).is_ok());
+    }
+    sent
+}
+
+#[test]
+fn a_flood_of_frames_is_read_as_fast_as_it_may_be_and_costs_no_memory() {
+    let site = Site::new(PROGRAM, json!({"WebSocketFramesPerSecond": 20}));
+    let server = site.start();
+    let address = server.address;
+    let alone = server.memory(&site);
+    let stop = Arc::new(AtomicBool::new(false));
+    let large = json!({"ename": "flood", "text": "x".repeat(4000)}).to_string();
+    let flooders: Vec<_> = (0..16)
+        .map(|_| {
+            let (stop, large) = (Arc::clone(&stop), large.clone());
+            std::thread::spawn(move || flood(address, &large, &stop))
+        })
+        .collect();
+    let client = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || honest(address, &stop))
+    };
+    let started = Instant::now();
+    let mut peak = 0;
+    while started.elapsed() < Duration::from_secs(4) {
+        peak = peak.max(server.memory(&site));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let frames = server.metric("tracker_websocket_frames_total");
+    let most = 16.0 * 20.0 * (started.elapsed().as_secs_f64() + 1.0);
+    stop.store(true, Ordering::Relaxed);
+    let sent: u64 = flooders.into_iter().map(|f| f.join().expect("a flooder")).sum();
+    let (stored, slowest) = client.join().expect("an honest client");
+    println!("{sent} frames sent, {frames} read; {stored} honest, slowest {slowest:?}");
+    assert!(frames > 0 && (frames as f64) < most, "{frames} of {sent} were read, {most} may be");
+    assert!(stored > 50 && slowest < SLOW, "{stored} honest events, slowest {slowest:?}");
+    assert!(peak < alone + (96 << 20), "{} MiB, {} before", peak >> 20, alone >> 20);
+    assert!(server.metric("tracker_websocket_paused_total") > 0);
     server.stop();
 }
 

@@ -16,7 +16,8 @@
 //! | `{"nack":n,"retry_after":s,"error":{…}}` | not stored: send it again, after so many seconds |
 //! | `{"nack":n,"accepted":k,"results":[…]}` | send those again whose status is `retry` |
 //!
-//! Bounds: bytes of a frame, bytes inflated, [`FRAMES_MAX`] frames without an outcome, the memory that
+//! Bounds: bytes of a frame, bytes inflated, [`FRAMES_MAX`] frames and [`EVENTS_MAX`]
+//! events without an outcome, the memory that
 //! unfinished frames share with bodies, the rates of the configuration (above them a connection is
 //! read more slowly, so nothing is lost), the limits of its sender (a frame above them is refused),
 //! and time: a connection ends that shows no sign of life, or leaves a frame unfinished.
@@ -54,6 +55,9 @@ pub(super) const ROUTE: &str = "ws";
 /// Frames of one connection whose events are not durable yet. A commit takes milliseconds, so this
 /// keeps the writer busy; when it is reached the connection is not read.
 const FRAMES_MAX: usize = 64;
+/// Events of those frames: enough for any frame of ordinary size, so that only a client that sends
+/// the largest ones waits for each.
+const EVENTS_MAX: usize = 4096;
 /// Made for each connection at once; larger frames are gathered in several reads.
 const READ_BUFFER_BYTES: usize = 16 << 10;
 /// Parts of the idle time: after one in silence the server asks, after three it ends.
@@ -213,8 +217,12 @@ impl Reply {
     }
 }
 
-/// A frame on its way: its answer, where one is wanted.
-type Waiting = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+/// A frame on its way.
+struct Waiting {
+    events: usize,
+    /// Its answer, where one is wanted.
+    reply: Pin<Box<dyn Future<Output = Option<String>> + Send>>,
+}
 
 /// Why a connection ends, as its other end is told.
 type Goodbye = (u16, &'static str);
@@ -319,7 +327,9 @@ impl Conversation {
         let mut clock = interval_at(Instant::now() + part, part);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let reads = self.waiting.len() < FRAMES_MAX && self.paused.is_none();
+            let events: usize = self.waiting.iter().map(|frame| frame.events).sum();
+            let reads =
+                self.waiting.len() < FRAMES_MAX && events < EVENTS_MAX && self.paused.is_none();
             let paused = self.paused.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
@@ -400,11 +410,12 @@ impl Conversation {
             self.remember();
         }
         let (number, acks) = (self.frames, self.acks);
-        self.waiting.push_back(Box::pin(async move {
+        let reply = Box::pin(async move {
             let reply = Reply::of(number, outcome).await;
             // Only maps with keys that are no text fail to serialise, and there are none.
             acks.then(|| serde_json::to_string(&reply).unwrap_or_default())
-        }));
+        });
+        self.waiting.push_back(Waiting { events, reply });
         events
     }
 
@@ -459,7 +470,7 @@ impl Conversation {
 
 /// The answer to the oldest frame on its way, once its fate is known. Cancel-safe.
 async fn settled(waiting: &mut VecDeque<Waiting>) -> Option<String> {
-    let reply = waiting.front_mut()?.await;
+    let reply = waiting.front_mut()?.reply.as_mut().await;
     waiting.pop_front();
     reply
 }

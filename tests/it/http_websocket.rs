@@ -408,9 +408,9 @@ async fn above_its_rate_a_connection_is_read_more_slowly_and_loses_nothing() {
         }
         assert_eq!(served.app.metrics.events_stored.get() - before, events);
         let took = started.elapsed();
-        assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
+        assert!(took >= Duration::from_millis(750) && took < Duration::from_secs(4), "{took:?}");
     };
-    // One second's worth is free; the second is waited for.
+    // One second's worth is free; most of a second is waited for.
     check(100, "{}", 100);
     check(4, &json!(vec![json!({}); 60]).to_string(), 240);
     assert!(served.app.metrics.websocket_paused.get() > 0);
