@@ -16,11 +16,11 @@
 //! | `{"nack":n,"retry_after":s,"error":{…}}` | not stored: send it again, after so many seconds |
 //! | `{"nack":n,"accepted":k,"results":[…]}` | send those again whose status is `retry` |
 //!
-//! Bounds: bytes of a frame, bytes inflated, [`FRAMES_MAX`] frames and [`EVENTS_MAX`]
-//! events without an outcome, the memory that
-//! unfinished frames share with bodies, the rates of the configuration (above them a connection is
-//! read more slowly, so nothing is lost), the limits of its sender (a frame above them is refused),
-//! and time: a connection ends that shows no sign of life, or leaves a frame unfinished.
+//! Bounds: bytes of a frame, bytes inflated, [`FRAMES_MAX`] frames and [`EVENTS_MAX`] events without an
+//! outcome, the memory that unfinished frames share with bodies, the rates of the configuration (above
+//! them a connection is read more slowly, so nothing is lost), the limits of its sender (a frame above
+//! them is refused), and time: a connection ends that shows no sign of life, or leaves a frame
+//! unfinished.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -482,7 +482,7 @@ async fn read(taker: Taker, frame: Frame) -> Result<Outcome, ApiError> {
     let max = shared.app.http.inflated_bytes_max;
     // Counted before the size is known to be true: a bomb must not find the room first.
     let room = Share::of(&shared.bodies);
-    room.take(size.min(max))?;
+    room.take(size.min(max)).inspect_err(|_| shared.app.intake.refuse(Refusal::Busy))?;
     let read = if is_text || size <= INLINE_BYTES_MAX {
         payload(frame, max)
     } else {

@@ -164,6 +164,8 @@ pub enum Refusal {
     Forbidden,
     /// More than its sender may ask for.
     Limited,
+    /// No memory is left to read it.
+    Busy,
 }
 
 /// Makes events of hits; pure.
@@ -332,6 +334,7 @@ impl Intake {
             Refusal::TooLarge => "too_large",
             Refusal::Forbidden => "forbidden",
             Refusal::Limited => "rate_limited",
+            Refusal::Busy => "overloaded",
         };
         self.metrics.arrived();
         self.metrics.refused(label);
