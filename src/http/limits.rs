@@ -10,8 +10,7 @@
 //! larger. (The bound of the space-saving algorithm by Metwally, Agrawal and El Abbadi, 2005, within a
 //! set of [`WAYS`] places; it holds because what is spent only grows.)
 //!
-//! Rates are the generic cell rate algorithm (ITU-T I.371): one moment for each client, the one at
-//! which everything spent is paid off. Days are those of UTC and are counted from the start of the
+//! Rates are those of `quota.rs`. Days are those of UTC and are counted from the start of the
 //! process: stores know addresses only as privacy left them, so an earlier count cannot be continued.
 
 use std::hash::{BuildHasher, RandomState};
@@ -25,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::facts::Caller;
+use super::quota::{Quota, nanos};
 use super::state::Shared;
 use super::track;
 use crate::clock::Clock;
@@ -34,7 +34,6 @@ use crate::telemetry::{Counter, Metrics};
 
 /// Places a client may have in a table: enough that a set is rarely full before the table is.
 const WAYS: usize = 8;
-const SECOND_NANOS: u64 = 1_000_000_000;
 const DAY_SECONDS: u64 = 86_400;
 /// A burst without a setting of its own, in seconds of the rate.
 const BURST_SECONDS: u32 = 10;
@@ -278,71 +277,6 @@ impl Day {
     }
 }
 
-/// So much at once, and so much lastingly.
-#[derive(Debug, Clone, Copy)]
-struct Quota {
-    /// Nanoseconds that one costs.
-    cost: u64,
-    /// Nanoseconds that may be owed.
-    credit: u64,
-}
-
-impl Quota {
-    /// `None` when nothing is limited.
-    fn new(per_second: u32, burst: u32) -> Option<Self> {
-        let cost = SECOND_NANOS.checked_div(u64::from(per_second))?.max(1);
-        Some(Self { cost, credit: cost.saturating_mul(u64::from(burst.max(1))) })
-    }
-
-    fn burst(self) -> u64 {
-        self.credit / self.cost.max(1)
-    }
-
-    /// Spends `count` if all of them are left, and says how many are left then, else how long until
-    /// they are.
-    fn spend(self, paid_off: &mut u64, now: u64, count: u64) -> Result<u64, Duration> {
-        let owed = self.owed(*paid_off, now, count);
-        match owed.checked_sub(self.credit) {
-            None | Some(0) => {
-                *paid_off = now.saturating_add(owed);
-                Ok((self.credit - owed) / self.cost.max(1))
-            }
-            Some(excess) => Err(Duration::from_nanos(excess)),
-        }
-    }
-
-    fn owed(self, paid_off: u64, now: u64, count: u64) -> u64 {
-        paid_off.saturating_sub(now).saturating_add(self.cost.saturating_mul(count))
-    }
-}
-
-/// How fast one connection may send.
-pub(super) struct Pace {
-    quota: Option<Quota>,
-    start: Instant,
-    paid_off: u64,
-}
-
-impl Pace {
-    /// `per_second` lastingly, and as much at once; 0 is no limit.
-    pub(super) fn new(per_second: u32, start: Instant) -> Self {
-        Self { quota: Quota::new(per_second, per_second), start, paid_off: 0 }
-    }
-
-    /// Spends `count` whether they are left or not, and says how long to wait before the next.
-    pub(super) fn owe(&mut self, now: Instant, count: usize) -> Duration {
-        let Some(quota) = self.quota else { return Duration::ZERO };
-        let now = nanos(now.saturating_duration_since(self.start));
-        let owed = quota.owed(self.paid_off, now, u64::try_from(count).unwrap_or(u64::MAX));
-        self.paid_off = now.saturating_add(owed);
-        Duration::from_nanos(owed.saturating_sub(quota.credit))
-    }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// What was spent, by client, in a fixed number of places; see the head of this file.
 struct Table<S> {
     sets: Box<[Mutex<[Place<S>; WAYS]>]>,
@@ -530,23 +464,6 @@ mod tests {
                 *truth += 1;
                 let known = table.with(tag, 0, |spent| { *spent += 1; *spent });
                 prop_assert!(known >= *truth);
-            }
-        }
-
-        #[test]
-        fn no_second_is_given_more_than_the_burst_and_the_rate(
-            steps in prop::collection::vec(0_u64..400, 1..200),
-            per_second in 1_u32..50,
-            burst in 1_u32..20,
-        ) {
-            let quota = Quota::new(per_second, burst).unwrap();
-            let (mut paid_off, mut now, mut taken) = (0, 0, 0_u64);
-            for step in steps {
-                now += step * 1_000_000;
-                taken += u64::from(quota.spend(&mut paid_off, now, 1).is_ok());
-                let most = u128::from(burst) * 1_000_000_000
-                    + u128::from(now) * u128::from(per_second);
-                prop_assert!(u128::from(taken) * u128::from(quota.cost) * u128::from(per_second) <= most);
             }
         }
     }

@@ -14,10 +14,12 @@ mod cors;
 mod error;
 mod facts;
 pub mod forwarded;
+mod frame;
 mod layers;
 mod lease;
 mod limits;
 mod ops;
+mod quota;
 mod server;
 mod state;
 mod tls;
@@ -33,10 +35,10 @@ pub use body::{Encoding, inflate, inflate_block};
 pub use control::{Control, Handlers, Replay};
 pub use error::ApiError;
 pub use facts::Caller;
+pub use frame::{Frame, payload};
 pub use server::{Server, ServerError};
 pub use state::{AppState, HealthSource, Reading};
 pub use tls::TlsError;
-pub use websocket::{Frame, payload};
 
 use state::Shared;
 

@@ -6,15 +6,7 @@
 //! both listeners; HTTP/2 is not offered for it, so browsers open a connection of their own.
 //!
 //! The server says nothing unless the handshake asked for it with `?ack=1`. Then each frame, counted
-//! from 1, is answered in order, once its fate is known:
-//!
-//! | Answer | Meaning |
-//! |---|---|
-//! | `{"ack":n}` | every event of the frame is durable |
-//! | `{"ack":n,"error":{…}}` | the frame cannot be used; sending it again will not help |
-//! | `{"ack":n,"accepted":k,"results":[…]}` | of many events some cannot be used |
-//! | `{"nack":n,"retry_after":s,"error":{…}}` | not stored: send it again, after so many seconds |
-//! | `{"nack":n,"accepted":k,"results":[…]}` | send those again whose status is `retry` |
+//! from 1, is answered in order once its fate is known ([`Reply`]).
 //!
 //! Bounds: bytes of a frame, bytes inflated, [`FRAMES_MAX`] frames and [`EVENTS_MAX`] events without an
 //! outcome, the memory that unfinished frames share with bodies, the rates of the configuration (above
@@ -33,18 +25,18 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use prometheus::IntGauge;
-use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 
-use super::batch::{self, Form};
-use super::body::{self, Share};
+use super::body::Share;
 use super::cors::Access;
-use super::error::{ApiError, Detail};
+use super::error::ApiError;
+use super::frame::{Frame, Reply, payload};
 use super::lease::Lease;
-use super::limits::{Class, Client, Pace};
+use super::limits::{Class, Client};
+use super::quota::Pace;
 use super::state::Shared;
-use super::track::{self, INLINE_BYTES_MAX, Outcome, Results, Taken, Taker};
+use super::track::{self, INLINE_BYTES_MAX, Outcome, Taker};
 use super::{cookie, facts};
 use crate::event::Origin;
 use crate::intake::Refusal;
@@ -86,9 +78,7 @@ async fn handshake(shared: &Arc<Shared>, request: Request) -> Result<Response, A
     if parts.method != Method::GET {
         return Err(ApiError::Method("GET"));
     }
-    // Browsers ask nobody before they open a WebSocket: what CORS does elsewhere is done here.
-    let origin = parts.headers.get(header::ORIGIN);
-    if origin.is_some_and(|origin| shared.origins.access(origin) == Access::Denied) {
+    if !may_open(shared, &parts.headers) {
         return Err(ApiError::Forbidden("this origin may not open a WebSocket here"));
     }
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(|_| {
@@ -119,102 +109,23 @@ async fn handshake(shared: &Arc<Shared>, request: Request) -> Result<Response, A
     Ok(response)
 }
 
+/// Browsers ask nobody before they open a WebSocket: what CORS does elsewhere is done here. Only
+/// browsers name an origin; a page of our own host needs no listing.
+fn may_open(shared: &Shared, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let own = headers.get(header::HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    let site = [&b"https://"[..], b"http://"].iter().find_map(|scheme| {
+        origin.as_bytes().strip_prefix(*scheme).filter(|host| host.eq_ignore_ascii_case(own))
+    });
+    site.is_some() || shared.origins.access(origin) != Access::Denied
+}
+
 /// Whether the query asks for acknowledgements, and the query without that.
 fn without_ack(query: &str) -> (bool, String) {
     let is_ack = |pair: &&str| pair.split('=').next() == Some("ack");
     let asks = query.split('&').filter(is_ack).any(|pair| pair == "ack=1" || pair == "ack=true");
     let rest: Vec<&str> = query.split('&').filter(|pair| !is_ack(pair)).collect();
     (asks, rest.join("&"))
-}
-
-/// The events of a binary frame, inflated to at most `inflated_bytes_max`, or of a text frame as they
-/// are; and the form they have.
-///
-/// # Errors
-/// When the block is damaged or too large, or the frame is empty.
-pub fn payload(frame: Frame, inflated_bytes_max: usize) -> Result<(Form, Bytes), ApiError> {
-    let bytes = match frame {
-        Frame::Text(text) => text,
-        Frame::Binary(block) => body::inflate_block(&block, inflated_bytes_max)?,
-    };
-    match batch::form(&HeaderMap::new(), &bytes) {
-        Form::Empty => {
-            let message = "the frame holds nothing".to_owned();
-            Err(ApiError::Malformed { field: None, message })
-        }
-        form => Ok((form, bytes)),
-    }
-}
-
-/// A frame with events, as it was sent.
-#[derive(Debug, Clone)]
-pub enum Frame {
-    /// JSON.
-    Text(Bytes),
-    /// An LZ4 block of JSON behind its inflated length.
-    Binary(Bytes),
-}
-
-impl Frame {
-    fn bytes(&self) -> &Bytes {
-        let (Self::Text(bytes) | Self::Binary(bytes)) = self;
-        bytes
-    }
-
-    /// Bytes once inflated, as declared.
-    fn inflated_bytes(&self) -> usize {
-        match self {
-            Self::Text(bytes) => bytes.len(),
-            Self::Binary(block) => match block.first_chunk() {
-                Some(length) => usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX),
-                None => 0,
-            },
-        }
-    }
-}
-
-/// What a frame is answered with, if anything is answered.
-#[derive(Default, Serialize)]
-struct Reply {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ack: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nack: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Detail>,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    results: Option<Results>,
-}
-
-impl Reply {
-    /// Waits for the fate of frame `number`.
-    async fn of(number: u64, outcome: Result<Outcome, ApiError>) -> Self {
-        let (settled, again) = (Some(number), Some(number));
-        let error = match outcome {
-            Ok(Outcome::Nothing) => return Self { ack: settled, ..Self::default() },
-            Ok(Outcome::One(taken)) => match Taken::durable(taken.pending).await {
-                Ok(_) => return Self { ack: settled, ..Self::default() },
-                Err(error) => error,
-            },
-            Ok(Outcome::Many(items)) => {
-                let results = Results::of(items).await;
-                return match (results.is_whole(), results.is_retry()) {
-                    (true, _) => Self { ack: settled, ..Self::default() },
-                    (_, true) => Self { nack: again, results: Some(results), ..Self::default() },
-                    _ => Self { ack: settled, results: Some(results), ..Self::default() },
-                };
-            }
-            Err(error) => error,
-        };
-        let retry_after = error.retry_seconds();
-        let error = Some(error.detail());
-        match retry_after {
-            Some(_) => Self { nack: again, retry_after, error, ..Self::default() },
-            None => Self { ack: settled, error, ..Self::default() },
-        }
-    }
 }
 
 /// A frame on its way.
@@ -339,16 +250,9 @@ impl Conversation {
                         socket.send(Message::Text(reply.into())).await.ok()?;
                     }
                 }
-                message = socket.recv(), if reads => match message? {
-                    Ok(message) => self.hear(message, unread).await,
-                    Err(error) => return self.unreadable(error),
-                },
                 () = sleep_until(paused), if self.paused.is_some() => self.paused = None,
-                _ = clock.tick() => {
-                    // Who is not read cannot be heard.
-                    if !reads {
-                        continue;
-                    }
+                // Who is not read cannot be heard. Before reading, or a flood would keep it waiting.
+                _ = clock.tick(), if reads => {
                     if let Some(goodbye) = self.life.tick(unread.taken()) {
                         return Some(goodbye);
                     }
@@ -356,6 +260,10 @@ impl Conversation {
                         socket.send(Message::Ping(Bytes::new())).await.ok()?;
                     }
                 }
+                message = socket.recv(), if reads => match message? {
+                    Ok(message) => self.hear(message, unread).await,
+                    Err(error) => return self.unreadable(error),
+                },
             }
         }
     }
