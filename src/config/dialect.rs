@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::section::{Bare, Findings, Section, Shape};
 use super::{
     Config, DntPolicy, Durability, HashMode, HttpConfig, IntakeConfig, JournalConfig, LimitsConfig,
-    LogConfig, LogFormat, ServerConfig, TlsConfig, TrustedProxy, WebSocketConfig, notify,
+    LogConfig, LogFormat, ServerConfig, TlsConfig, TrustedProxy, WebSocketConfig, keys, notify,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -115,6 +115,7 @@ fn http(file: &mut Section<'_>) -> HttpConfig {
             .unwrap_or(standard.connections_max),
         timeout: timeout.unwrap_or(standard.timeout),
         pixel_wait: pixel_wait.unwrap_or(standard.pixel_wait),
+        keys: keys::read(file),
         limits: limits(file),
         websocket: websocket(file),
     }

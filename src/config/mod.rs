@@ -9,9 +9,11 @@ mod dialect;
 mod intake;
 mod journal;
 mod json;
+mod keys;
 mod legacy;
 mod log;
 mod notify;
+mod secret;
 mod section;
 mod server;
 mod units;
@@ -28,7 +30,9 @@ use serde_json::{Map, Value};
 pub use backends::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
 pub use intake::{DntPolicy, HashMode, IntakeConfig};
 pub use journal::{Durability, JournalConfig};
+pub use keys::{KeyConfig, KeyKind};
 pub use log::{LogConfig, LogFormat};
+pub use secret::Secret;
 pub use section::ConfigError;
 pub use server::{
     HttpConfig, LimitsConfig, ServerConfig, TlsConfig, TrustedProxy, WebSocketConfig,

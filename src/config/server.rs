@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::keys::KeyConfig;
+
 /// Where a certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsConfig {
@@ -59,6 +61,8 @@ pub struct HttpConfig {
     pub timeout: Duration,
     /// How long a pixel waits for durability before it is answered anyway. Default 20 ms.
     pub pixel_wait: Duration,
+    /// `Keys`: servers and sites. Default none: one tenant, everything open.
+    pub keys: Vec<KeyConfig>,
     /// How much one client may ask for.
     pub limits: LimitsConfig,
     /// What a WebSocket may send.
@@ -78,6 +82,7 @@ impl Default for HttpConfig {
             connections_max: 10_000,
             timeout: Duration::from_secs(30),
             pixel_wait: Duration::from_millis(20),
+            keys: Vec::new(),
             limits: LimitsConfig::default(),
             websocket: WebSocketConfig::default(),
         }
@@ -91,7 +96,7 @@ pub struct LimitsConfig {
     pub address_per_day: u32,
     /// `RateLimitPerSecond`: requests of one address in a second, lastingly.
     pub address_per_second: u32,
-    /// `RateLimitKeyPerSecond`: the same for one API key, instead of its sender's address.
+    /// `RateLimitKeyPerSecond`: the same for the key of a server, whose address then does not count.
     pub key_per_second: u32,
     /// `RateLimitBurst`: requests at once, after a pause. Default: ten seconds' worth.
     pub burst: Option<u32>,
@@ -126,7 +131,7 @@ pub struct WebSocketConfig {
     /// `WebSocketEventsPerSecond`: the same for the events in the frames. Default 10,000.
     pub events_per_second: u32,
     /// `WebSocketIdle`: without a sign of life for so long, a connection is closed. The server asks
-    /// for one by a ping at half of it. Default 60 s.
+    /// for one by a ping after a third of it. Default 60 s.
     pub idle: Duration,
 }
 

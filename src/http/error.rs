@@ -45,6 +45,9 @@ pub enum ApiError {
     /// The connection broke while the body was read.
     #[error("the body broke off")]
     Broken,
+    /// Only for the holder of a key, and none that serves was shown.
+    #[error("{0}")]
+    Unauthorized(&'static str),
     /// Not for this sender.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -101,6 +104,7 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -121,6 +125,7 @@ impl ApiError {
             Self::Encoding(_) => "unsupported_encoding",
             Self::Timeout => "timeout",
             Self::Broken => "broken_off",
+            Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::NotFound => "not_found",
             Self::Method(_) => "method_not_allowed",
@@ -163,6 +168,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let retry = self.retry_seconds();
         let allow = if let Self::Method(methods) = self { Some(methods) } else { None };
+        let unauthorized = matches!(self, Self::Unauthorized(_));
         // The body was not read to its end; what still comes must not be read as a request.
         let close = matches!(self, Self::Timeout | Self::TooLarge(_) | Self::Connections);
         let mut response = answer::json(self.status(), &Answer { error: self.detail() });
@@ -171,6 +177,10 @@ impl IntoResponse for ApiError {
         }
         if let Some(methods) = allow {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+        }
+        if unauthorized {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         }
         if close {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use super::cookie::{self, Scope};
 use super::cors::Access;
 use super::state::Shared;
-use crate::intake::RequestFacts;
+use crate::intake::{RequestFacts, Tenant};
 
 /// Bytes of a header kept as text; longer ones are cut. Intake cuts further, by column.
 const TEXT_BYTES_MAX: usize = 8 << 10;
@@ -59,6 +59,9 @@ pub(super) fn read(shared: &Shared, parts: &Parts, route: &'static str) -> Reque
         received_at: shared.app.clock.wall(),
         ip,
         trusted: ip.is_loopback() || shared.trusted.contains(ip),
+        // Until `Keys::admit` knows more.
+        tenant: if shared.keys.is_empty() { Tenant::AsSaid } else { Tenant::Fixed(None) },
+        query_has_key: false,
         route,
         method: parts.method.as_str().to_owned(),
         http2: parts.version == Version::HTTP_2,
@@ -121,7 +124,7 @@ fn host(shared: &Shared, parts: &Parts, caller: Caller) -> String {
     named.map_or_else(String::new, without_port)
 }
 
-fn without_port(host: &str) -> String {
+pub(super) fn without_port(host: &str) -> String {
     let host = host.trim();
     let end = match host.strip_prefix('[').and_then(|rest| rest.find(']')) {
         Some(bracket) => bracket + 2,

@@ -1,7 +1,8 @@
 //! How much one client may ask for: requests in a second and in a day, each refusal counted.
 //!
-//! A client is an address, or the API key it presents; of an IPv6 address the first 64 bits, because
-//! one customer has all of them. Nobody's address is kept: a client is a hash under a key that lives
+//! A client is an address, or the server whose key it presents (a site's key is public and makes nobody
+//! a client of its own); of an IPv6 address the first 64 bits, because one customer has all of them.
+//! Nobody's address is kept: a client is a hash under a key that lives
 //! as long as the process, which also keeps anyone from choosing whom to share a place with.
 //!
 //! The tables have a fixed size ([`Table`]). When a place is needed, the client that spent least loses
@@ -24,11 +25,12 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::facts::Caller;
+use super::keys::Presented;
 use super::quota::{Quota, nanos};
 use super::state::Shared;
 use super::track;
 use crate::clock::Clock;
-use crate::config::LimitsConfig;
+use crate::config::{KeyKind, LimitsConfig};
 use crate::intake::Refusal;
 use crate::telemetry::{Counter, Metrics};
 
@@ -201,6 +203,11 @@ impl Limits {
 
     /// Who sent a request.
     pub(super) fn client(&self, shared: &Shared, parts: &Parts) -> Client {
+        if let Presented::Key(key) = shared.keys.presented(parts)
+            && key.kind == KeyKind::Server
+        {
+            return Client { tag: self.hasher.hash_one(&key.name), is_key: true };
+        }
         self.address(shared.trusted.client(Caller::of(parts).peer, &parts.headers))
     }
 

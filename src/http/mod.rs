@@ -15,6 +15,7 @@ mod error;
 mod facts;
 pub mod forwarded;
 mod frame;
+mod keys;
 mod layers;
 mod lease;
 mod limits;

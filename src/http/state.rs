@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::cors::Origins;
 use super::error::ApiError;
 use super::forwarded::Trusted;
+use super::keys::Keys;
 use super::limits::Limits;
 use crate::clock::Clock;
 use crate::config::{Durability, HttpConfig, IntakeConfig};
@@ -68,6 +69,7 @@ pub(super) struct Shared {
     pub(super) app: AppState,
     pub(super) origins: Origins,
     pub(super) trusted: Trusted,
+    pub(super) keys: Keys,
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
     pub(super) limits: Limits,
@@ -80,6 +82,7 @@ impl Shared {
         Self {
             origins: Origins::new(&app.http.allow_origins),
             trusted: Trusted::new(&app.http.trusted_proxies),
+            keys: Keys::new(&app.http.keys),
             bodies: Arc::default(),
             limits: Limits::new(&app.http.limits, Arc::clone(&app.clock), Arc::clone(&app.metrics)),
             heavy: Semaphore::new(cores),

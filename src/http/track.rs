@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::batch::{self, Form};
 use super::error::{ApiError, Detail, RETRY_SECONDS};
+use super::keys::Need;
 use super::state::Shared;
 use super::{answer, body, cookie, facts};
 use crate::event::{EventId, Origin, Reason};
@@ -33,7 +34,7 @@ const INLINE_EVENTS_MAX: usize = 256;
 
 /// `tr`: an event of the visitor's own client; the answer is empty.
 pub(super) async fn tr(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let route = Route { name: "tr", origin: Origin::Client };
+    let route = Route { name: "tr", origin: Origin::Client, need: Need::Site };
     match record(&shared, request, route).await {
         Ok(recorded) => recorded.finish(&shared, |_| answer::empty()).await,
         Err(error) => error.into_response(),
@@ -42,7 +43,7 @@ pub(super) async fn tr(State(shared): State<Arc<Shared>>, request: Request) -> R
 
 /// `str`: an event of a server; the answer is its id.
 pub(super) async fn str(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let route = Route { name: "str", origin: Origin::Server };
+    let route = Route { name: "str", origin: Origin::Server, need: Need::Server };
     let id = |id: EventId| answer::json(StatusCode::OK, &id);
     match record(&shared, request, route).await {
         Ok(recorded) => recorded.finish(&shared, id).await,
@@ -52,7 +53,7 @@ pub(super) async fn str(State(shared): State<Arc<Shared>>, request: Request) -> 
 
 /// `img`: as `tr`, for pages and mails without script; the answer is a picture, whatever happened.
 pub(super) async fn img(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let route = Route { name: PIXEL, origin: Origin::Client };
+    let route = Route { name: PIXEL, origin: Origin::Client, need: Need::Site };
     match record(&shared, request, route).await {
         Ok(recorded) => recorded.finish_pixel(&shared).await,
         Err(error) => pixel_of(error),
@@ -63,6 +64,7 @@ pub(super) async fn img(State(shared): State<Arc<Shared>>, request: Request) -> 
 struct Route {
     name: &'static str,
     origin: Origin,
+    need: Need,
 }
 
 /// What became of a request, before its durability is known.
@@ -99,7 +101,12 @@ async fn record(
     route: Route,
 ) -> Result<Recorded, ApiError> {
     let (parts, body) = request.into_parts();
-    let facts = Arc::new(facts::read(shared, &parts, route.name));
+    let mut facts = facts::read(shared, &parts, route.name);
+    if let Err(error) = shared.keys.admit(&parts, &mut facts, route.need) {
+        shared.app.intake.refuse(Refusal::Forbidden);
+        return Err(error);
+    }
+    let facts = Arc::new(facts);
     let taker = Taker {
         shared: Arc::clone(shared),
         facts: Arc::clone(&facts),

@@ -32,6 +32,7 @@ use super::body::Share;
 use super::cors::Access;
 use super::error::ApiError;
 use super::frame::{Frame, Reply, payload};
+use super::keys::Need;
 use super::lease::Lease;
 use super::limits::{Class, Client};
 use super::quota::Pace;
@@ -86,7 +87,8 @@ async fn handshake(shared: &Arc<Shared>, request: Request) -> Result<Response, A
         ApiError::Malformed { field: None, message }
     })?;
     let lease = parts.extensions.remove::<Lease>().ok_or(ApiError::Internal)?;
-    let facts = facts::read(shared, &parts, ROUTE);
+    let mut facts = facts::read(shared, &parts, ROUTE);
+    shared.keys.admit(&parts, &mut facts, Need::Site)?;
     let scope = facts::scope(shared, &parts, &facts.host);
     let client = shared.limits.client(shared, &parts);
     let (acks, query) = without_ack(parts.uri.query().unwrap_or_default());

@@ -54,8 +54,13 @@ pub struct RequestFacts {
     pub received_at: DateTime<Utc>,
     /// The client's address behind trusted proxies only.
     pub ip: IpAddr,
-    /// The peer is loopback or a trusted proxy: its word on time is believed (D27).
+    /// The peer is loopback or a trusted proxy, or showed a server's key: its word on time and
+    /// address is believed (D27).
     pub trusted: bool,
+    /// Whose events these are.
+    pub tenant: Tenant,
+    /// The pair `key` of the query is the site's key and no field.
+    pub query_has_key: bool,
     /// Route: `tr`, `str`, `img` …, for the classifier and `params.v1`-like fields.
     pub route: &'static str,
     /// HTTP method.
@@ -88,6 +93,15 @@ pub struct RequestFacts {
     /// sec-fetch-site, sec-fetch-mode, sec-fetch-dest, sec-purpose, from, x-purpose, sec-ch-ua,
     /// sec-ch-ua-mobile, sec-ch-ua-platform.
     pub hints: BTreeMap<&'static str, String>,
+}
+
+/// Who decides which organisation an event belongs to (D17).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenant {
+    /// The sender: it holds a server's key, or the installation has no keys at all.
+    AsSaid,
+    /// The configuration, whatever the sender says; `None` is no organisation.
+    Fixed(Option<String>),
 }
 
 /// An event that was taken.
@@ -220,8 +234,9 @@ impl Preparer {
     ///
     /// # Errors
     /// [`IntakeError::Invalid`], [`IntakeError::TooLarge`] or [`IntakeError::Private`].
-    pub fn prepare(&self, hit: Hit) -> Result<Prepared, IntakeError> {
+    pub fn prepare(&self, mut hit: Hit) -> Result<Prepared, IntakeError> {
         let facts = believed(&hit);
+        settle_tenant(&mut hit);
         if hit.length > self.event_bytes_max {
             return Err(IntakeError::TooLarge { length: hit.length, max: self.event_bytes_max });
         }
@@ -253,6 +268,18 @@ fn believed(hit: &Hit) -> Arc<RequestFacts> {
     match named.filter(|_| hit.facts.trusted) {
         Some(ip) => Arc::new(RequestFacts { ip, ..(*hit.facts).clone() }),
         None => Arc::clone(&hit.facts),
+    }
+}
+
+/// Puts the configured organisation in the place of the one that was said.
+fn settle_tenant(hit: &mut Hit) {
+    const FIELD: &str = "oid";
+    match &hit.facts.tenant {
+        Tenant::AsSaid => {}
+        Tenant::Fixed(None) => drop(hit.fields.swap_remove(FIELD)),
+        Tenant::Fixed(Some(organization)) => {
+            hit.fields.insert(FIELD.to_owned(), Value::String(organization.clone()));
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) fn facts() -> RequestFacts {
         received_at: DateTime::from_timestamp_millis(1_790_000_000_000).unwrap(),
         ip: "203.0.113.77".parse().unwrap(),
         trusted: false,
+        tenant: Tenant::AsSaid,
+        query_has_key: false,
         route: "tr",
         method: "POST".to_owned(),
         http2: true,

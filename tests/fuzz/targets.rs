@@ -21,7 +21,7 @@ use tracker::event::{self, Body, Origin, Verdict};
 use tracker::geo::GeoDb;
 use tracker::http::forwarded::{self, Trusted};
 use tracker::http::{Encoding, Frame, batch, cookie};
-use tracker::intake::{self, Agents, Hit, IntakeError, Keys, Preparer, RequestFacts};
+use tracker::intake::{self, Agents, Hit, IntakeError, Keys, Preparer, RequestFacts, Tenant};
 use tracker::{delivery, import, journal};
 
 /// Does something with an input; panics when what must hold does not.
@@ -356,6 +356,8 @@ fn browser() -> RequestFacts {
         received_at: DateTime::from_timestamp_millis(1_790_000_000_000).expect("a time"),
         ip: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
         trusted: true,
+        tenant: Tenant::AsSaid,
+        query_has_key: false,
         route: "tr",
         method: "GET".to_owned(),
         http2: true,

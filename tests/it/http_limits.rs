@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response};
 use serde_json::json as value;
-use tracker::config::{LimitsConfig, TrustedProxy};
+use tracker::config::{KeyConfig, KeyKind, LimitsConfig, Secret, TrustedProxy};
 
 use crate::socket::Socket;
 use crate::support::{Served, client, json};
@@ -181,6 +181,63 @@ async fn frames_of_a_websocket_count_like_requests() {
     assert_eq!(served.app.metrics.events_rejected.with_label_values(&["rate_limited"]).get(), 1);
     assert_eq!(served.app.metrics.events_stored.get(), 4);
     served.balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_has_a_limit_of_its_own_and_a_sites_key_changes_nothing() {
+    const SERVER: &str = "5e7a1b8d3f6051c2a7e49f2c";
+    const SITE: &str = "0f6051c2a7e49f2c5e7a1b8d";
+    let key = |name: &str, key: &str, kind| KeyConfig {
+        name: name.to_owned(),
+        key: Secret::new(key),
+        kind,
+        organization: None,
+        hosts: Vec::new(),
+    };
+    let served = Served::with(|setup| {
+        let keys = [key("billing", SERVER, KeyKind::Server), key("shop", SITE, KeyKind::Site)];
+        setup.server.http.keys = keys.to_vec();
+        setup.server.http.limits = LimitsConfig {
+            address_per_day: 2,
+            key_per_second: 1,
+            burst: Some(4),
+            ..LimitsConfig::default()
+        };
+    })
+    .await;
+    let check = async |key: &str, status: u16| {
+        let request = client().get(served.url("/tr/v1/tr")).header("x-api-key", key);
+        assert_eq!(request.send().await.unwrap().status(), status, "{key}");
+    };
+    for _ in 0..2 {
+        check(SITE, 200).await;
+    }
+    check(SITE, 429).await;
+    for _ in 0..4 {
+        check(SERVER, 200).await;
+    }
+    check(SERVER, 429).await;
+    assert_eq!(exceeded(&served, "key_rate", "refused"), 1);
+    assert_eq!(exceeded(&served, "address_day", "refused"), 1);
+    let open = |key: &str| Socket::try_open(served.http, "/tr/v1/ws", &[("x-api-key", key)]);
+    assert_eq!(open("wrong").err().unwrap().status().as_u16(), 429, "as nobody, by its address");
+    served.balance();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_opens_no_websocket() {
+    let site = KeyConfig {
+        name: "shop".to_owned(),
+        key: Secret::new("0f6051c2a7e49f2c5e7a1b8d"),
+        kind: KeyKind::Site,
+        organization: None,
+        hosts: Vec::new(),
+    };
+    let served = Served::with(|setup| setup.server.http.keys = vec![site]).await;
+    let open = |path: &str, key: &str| Socket::try_open(served.http, path, &[("x-api-key", key)]);
+    assert_eq!(open("/tr/v1/ws", "wrong").err().unwrap().status().as_u16(), 401);
+    drop(open("/tr/v1/ws", "0f6051c2a7e49f2c5e7a1b8d").ok().unwrap());
+    drop(Socket::open(served.http, "/tr/v1/ws?key=0f6051c2a7e49f2c5e7a1b8d", &[]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@
 
 mod http_control;
 mod http_hostile;
+mod http_keys;
 mod http_limits;
 mod http_ops;
 mod http_server;
