@@ -113,7 +113,9 @@ impl Parts {
         .context("opening the journal")?;
         let connected = connect(config, &clock)?;
         let store = connected.iter().find_map(|(backend, _)| backend.store.clone());
-        let delivery = Arc::new(Delivery::start(&connected, &journal, &cursors, &clock, &metrics));
+        let delivery = Delivery::start(&connected, &journal, &cursors, &clock, &metrics)
+            .context("starting delivery")?;
+        let delivery = Arc::new(delivery);
         await_critical(config, &connected).await?;
 
         let geo = GeoDb::open(config.intake.geo_ip_database.as_deref())

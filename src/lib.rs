@@ -7,7 +7,8 @@
 //!
 //! Modules stand in floor order: each names only those above it in this list.
 
-// floor 1: inputs
+// floor 1: inputs, and where work may run
+pub mod background;
 pub mod clock;
 pub mod config;
 // floor 2: the fact, pure machines, what operators see

@@ -4,12 +4,14 @@
 //! with an event, and no input makes it fail in any other way than [`IntakeError`]. [`Intake`] adds
 //! the journal and the counting. Nothing here waits.
 
+mod agreement;
 mod build;
 mod enrich;
 mod fields;
 mod hit;
 mod keys;
 mod names;
+mod payment;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,7 +23,7 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::config::IntakeConfig;
-use crate::event::{self, Body, Event, EventId, Origin, Quarantine, Reason, VisitorId};
+use crate::event::{self, Agreement, Body, Event, EventId, Origin, Quarantine, Reason, VisitorId};
 use crate::geo::GeoDb;
 use crate::journal::{AppendError, Journal, Pending, Settle};
 use crate::telemetry::Metrics;
@@ -33,6 +35,7 @@ pub use enrich::privacy::network;
 pub use enrich::url::{Address, clean_url};
 pub use hit::{ParseError, fields, parse_json};
 pub use keys::{KeyError, Keys};
+pub use payment::parse_payments;
 
 /// What was said, nothing believed: loose fields and the facts of the request they came with.
 pub struct Hit {
@@ -182,6 +185,24 @@ pub enum Refusal {
     Busy,
 }
 
+/// What a hit is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
+    /// An event of `events`.
+    Track,
+    /// Payments.
+    Payment,
+    /// An agreement.
+    Agreement,
+}
+
+/// The part of a hit that is no field of every event.
+enum Special {
+    None,
+    Payment(payment::Lines),
+    Agreement(Agreement),
+}
+
 /// Makes events of hits; pure.
 pub struct Preparer {
     keys: Keys,
@@ -234,28 +255,52 @@ impl Preparer {
     ///
     /// # Errors
     /// [`IntakeError::Invalid`], [`IntakeError::TooLarge`] or [`IntakeError::Private`].
-    pub fn prepare(&self, mut hit: Hit) -> Result<Prepared, IntakeError> {
+    pub fn prepare(&self, hit: Hit) -> Result<Prepared, IntakeError> {
+        self.prepare_as(Fact::Track, hit)
+    }
+
+    /// The `fact` that `hit` is.
+    ///
+    /// # Errors
+    /// As [`Preparer::prepare`].
+    pub fn prepare_as(&self, fact: Fact, mut hit: Hit) -> Result<Prepared, IntakeError> {
         let facts = believed(&hit);
         settle_tenant(&mut hit);
         if hit.length > self.event_bytes_max {
             return Err(IntakeError::TooLarge { length: hit.length, max: self.event_bytes_max });
         }
-        if self.policy.forbids(&facts) {
+        if fact != Fact::Agreement && self.policy.forbids(&facts) {
             return Err(IntakeError::Private);
         }
+        let (keys, bounds, fields) = (&self.keys, &self.bounds, &mut hit.fields);
+        let special = match fact {
+            Fact::Track => Special::None,
+            Fact::Payment => Special::Payment(payment::take(fields, keys, bounds)?),
+            Fact::Agreement => Special::Agreement(agreement::take(fields, keys, bounds)?),
+        };
         let mut draft = build::build(hit, &self.keys, &self.bounds);
         enrich::url::check_account(&draft.said, &facts.host, &self.account_mixer)?;
         let is_time_replaced = draft.settle_time(facts.trusted);
         let (event, said) = (&mut draft.event, &draft.said);
+        // A payment and an agreement make no visitor.
+        let sid = event.who.sid;
         enrich::identity::apply(event, said, facts.greeted, &self.keys);
+        if fact != Fact::Track && event.who.is_new {
+            (event.who.vid, event.who.sid, event.who.is_new) = (None, sid, false);
+        }
         let addresses = self.cleaner.apply(event, said, &facts);
         enrich::campaign::apply(event, &addresses, &self.domains);
         self.agents.apply(event, &facts, &self.keys);
         let found = self.has_geo.then(|| self.geo.lookup(facts.ip)).flatten().unwrap_or_default();
         enrich::geo::apply(event, found, self.has_regions);
-        let mut event = draft.finish();
+        let mut event = match special {
+            Special::None => draft.finish(),
+            Special::Payment(lines) => payment::finish(draft, lines, &self.keys),
+            Special::Agreement(agreement) => agreement::finish(draft, agreement),
+        };
         self.policy.apply(&mut event, &facts, &self.keys);
-        let cookie = event.who.vid.filter(|_| event.origin == Origin::Client);
+        let may_set = fact == Fact::Track && event.origin == Origin::Client;
+        let cookie = event.who.vid.filter(|_| may_set);
         let cookie = cookie.map(|vid| VisitorCookie { vid, domain: cookie_domain(&facts.host) });
         Ok(Prepared { event, cookie, is_time_replaced })
     }
@@ -320,8 +365,16 @@ impl Intake {
     /// # Errors
     /// See [`IntakeError`].
     pub fn accept(&self, hit: Hit) -> Result<Receipt, IntakeError> {
+        self.accept_as(Fact::Track, hit)
+    }
+
+    /// As [`Intake::accept`], for any `fact`.
+    ///
+    /// # Errors
+    /// See [`IntakeError`].
+    pub fn accept_as(&self, fact: Fact, hit: Hit) -> Result<Receipt, IntakeError> {
         self.metrics.arrived();
-        let accepted = self.preparer.prepare(hit).and_then(|prepared| {
+        let accepted = self.preparer.prepare_as(fact, hit).and_then(|prepared| {
             if prepared.is_time_replaced {
                 self.metrics.times_replaced.inc();
             }

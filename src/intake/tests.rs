@@ -65,7 +65,7 @@ fn event(facts: RequestFacts, fields: Value) -> Event {
 fn track(event: &Event) -> &Track {
     match &event.body {
         Body::Track(track) => track,
-        Body::Quarantine(_) => panic!("quarantine"),
+        _ => panic!("not tracked"),
     }
 }
 

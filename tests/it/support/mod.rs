@@ -136,6 +136,8 @@ impl Served {
     pub fn names(&self) -> Vec<String> {
         let name = |event: Event| match event.body {
             Body::Track(track) => track.ename.unwrap_or_default(),
+            Body::Payment(_) => "!payment".to_owned(),
+            Body::Agreement(_) => "!agreement".to_owned(),
             Body::Quarantine(quarantine) => format!("!{}", quarantine.reason.as_str()),
         };
         self.events().into_iter().map(name).collect()
