@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("breaker", 2),
     ("event", 2),
     ("telemetry", 2),
+    ("tls", 2),
     ("geo", 3),
     ("journal", 3),
     ("tables", 3),
@@ -49,8 +50,9 @@ const BOUND_CRATES: &[(&str, &[&str])] = &[
     ("maxminddb", &["src/geo/"]),
     // `/metrics` as JSON is computed from the same families that the text form prints.
     ("prometheus", &["src/telemetry/", "src/http/"]),
-    ("rcgen", &["src/http/"]),
-    ("rustls", &["src/http/"]),
+    ("rcgen", &["src/http/", "src/tls.rs"]),
+    ("rustls", &["src/http/", "src/tls.rs"]),
+    ("webpki_roots", &["src/tls.rs"]),
     ("tracing_subscriber", &["src/telemetry/"]),
     // Opening intake fails at start-up only, and then for a person.
     ("anyhow", &["src/app.rs", "src/cli/", "src/main.rs", "src/intake/mod.rs"]),

@@ -14,8 +14,9 @@ use serde_json::{Map, Value};
 
 use super::section::{Bare, Findings, Section, Shape};
 use super::{
-    Config, DntPolicy, Durability, HashMode, HttpConfig, IntakeConfig, JournalConfig, LimitsConfig,
-    LogConfig, LogFormat, ServerConfig, TlsConfig, TrustedProxy, WebSocketConfig, keys, notify,
+    AcmeConfig, Config, DntPolicy, Durability, HashMode, HttpConfig, IntakeConfig, JournalConfig,
+    LimitsConfig, LogConfig, LogFormat, ServerConfig, TrustedProxy, WebSocketConfig, certificates,
+    keys, notify, proxy,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -58,30 +59,77 @@ fn server(file: &mut Section<'_>, folder: &Path, data_directory: &Path) -> Serve
     let listen_http = listen(file, "ListenHTTP", 8080);
     let wanted_https = listen(file, "ListenHTTPS", 8443);
     let local_tls = file.flag("UseLocalTLS", true);
-    let tls = tls(file, folder, data_directory);
-    let listen_https = wanted_https.filter(|_| local_tls);
-    if wanted_https.is_some() && !local_tls {
-        file.note("UseLocalTLS is false: no HTTPS, because certificates by ACME are not in this version yet");
+    let tls = certificates::local(file, folder, data_directory);
+    let acme = certificates::acme(file, folder, data_directory);
+    let listen_https = wanted_https.filter(|_| local_tls || acme.is_some());
+    if wanted_https.is_some() && listen_https.is_none() {
+        file.note("UseLocalTLS is false and LetsEncryptDomains names nothing: no HTTPS");
     }
+    if acme.is_some() && listen_https.is_none() {
+        file.error(
+            "LetsEncryptDomains",
+            "ListenHTTPS is off, so a certificate would serve nothing",
+        );
+    }
+    let listen_redirect = file.text("ListenRedirect").filter(|text| !text.is_empty());
+    let listen_redirect =
+        listen_redirect.and_then(|text| address_at(file, "ListenRedirect", &text));
+    let public_host = public_host(file, acme.as_ref(), listen_redirect.is_some());
     if listen_http.is_none() && listen_https.is_none() {
         file.error(
             "ListenHTTP",
             "nothing would be listened on; set ListenHTTP, or ListenHTTPS with UseLocalTLS",
         );
     }
-    if listen_http.is_some_and(|http| http.port() != 0 && Some(http) == listen_https) {
-        file.error("ListenHTTPS", "is the same address as ListenHTTP");
+    let taken = [("ListenHTTPS", listen_https), ("ListenRedirect", listen_redirect)];
+    for (index, (key, address)) in taken.into_iter().enumerate() {
+        let before = std::iter::once(listen_http).chain(taken.iter().take(index).map(|(_, a)| *a));
+        let real = address.filter(|address| address.port() != 0);
+        if real.is_some() && before.into_iter().any(|other| other == real) {
+            file.error(key, "is the address of another listener");
+        }
     }
     let stop =
         file.duration("StopDeadline", Bare::Refused, Duration::from_millis(100)..=300 * SECOND);
+    let outgoing = certificates::outgoing(file, folder);
+    let proxies = proxy::read(file, folder, &outgoing);
     ServerConfig {
         listen_http,
         listen_https,
+        listen_redirect,
+        public_host,
         tls,
+        acme,
         data_directory: data_directory.to_owned(),
-        http: http(file),
+        http: HttpConfig { proxies, ..http(file) },
         stop_deadline: stop.unwrap_or(Duration::from_millis(1_500)),
     }
+}
+
+/// Where people are sent on to: `PublicHost`, else the first name of the certificate.
+fn public_host(
+    file: &mut Section<'_>,
+    acme: Option<&AcmeConfig>,
+    is_needed: bool,
+) -> Option<String> {
+    let named = file.filled("PublicHost");
+    if let Some(host) = &named {
+        let parsed = url::Url::parse(&format!("https://{host}/")).ok();
+        let back = parsed.and_then(|url| match (url.host_str(), url.port()) {
+            (Some(host), None) => Some(host.to_owned()),
+            (Some(host), Some(port)) => Some(format!("{host}:{port}")),
+            (None, _) => None,
+        });
+        if back.as_deref() != Some(host.as_str()) {
+            file.error("PublicHost", "expected a host, lower case, with its port unless that is 443, like \"example.com\"");
+        }
+    }
+    let first = acme.and_then(|acme| acme.domains.first().cloned());
+    let host = named.or(first);
+    if is_needed && host.is_none() {
+        file.error("PublicHost", "is missing: where ListenRedirect sends people to");
+    }
+    host
 }
 
 fn http(file: &mut Section<'_>) -> HttpConfig {
@@ -116,6 +164,7 @@ fn http(file: &mut Section<'_>) -> HttpConfig {
         timeout: timeout.unwrap_or(standard.timeout),
         pixel_wait: pixel_wait.unwrap_or(standard.pixel_wait),
         keys: keys::read(file),
+        proxies: Vec::new(),
         limits: limits(file),
         websocket: websocket(file),
     }
@@ -170,7 +219,11 @@ fn listen(file: &mut Section<'_>, key: &'static str, port: u16) -> Option<Socket
     if text.is_empty() {
         return None;
     }
-    let address = address(&text);
+    address_at(file, key, &text)
+}
+
+fn address_at(file: &Section<'_>, key: &'static str, text: &str) -> Option<SocketAddr> {
+    let address = address(text);
     if address.is_none() {
         file.error(key, "expected an address like \"127.0.0.1:8080\", \":8080\" for every interface, or \"\" for off");
     }
@@ -183,20 +236,6 @@ fn address(text: &str) -> Option<SocketAddr> {
         "" => Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.parse().ok()?))),
         "localhost" => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?))),
         _ => text.parse().ok(),
-    }
-}
-
-fn tls(file: &mut Section<'_>, folder: &Path, data_directory: &Path) -> TlsConfig {
-    match (file.filled("TLSCert"), file.filled("TLSKey")) {
-        (Some(cert), Some(key)) => {
-            TlsConfig::Files { cert: below(folder, &cert), key: below(folder, &key) }
-        }
-        (None, None) => TlsConfig::Generated { directory: data_directory.join("tls") },
-        (cert, _) => {
-            let missing = if cert.is_none() { "TLSCert" } else { "TLSKey" };
-            file.error(missing, "is missing: a certificate and its key come together");
-            TlsConfig::Generated { directory: data_directory.join("tls") }
-        }
     }
 }
 
@@ -378,8 +417,7 @@ fn is_filter(text: &str) -> bool {
 
 /// Keys whose feature is not in this version.
 fn later(file: &mut Section<'_>) {
-    use Shape::{Flag, List, Number, Text};
-    file.later("certificates by ACME", &[("LetsEncryptDomains", List)]);
+    use Shape::{Flag, Number, Text};
     file.later(
         "pruning",
         &[
@@ -392,15 +430,6 @@ fn later(file: &mut Section<'_>) {
             ("PruneLogsTTL", Number),
             ("PruneSkipToTimestamp", Number),
             ("PruneUpdateConfig", Flag),
-        ],
-    );
-    file.later(
-        "the proxy below /api/",
-        &[
-            ("ProxyUrl", Text),
-            ("ProxyUrlFilter", Text),
-            ("ProxyForceJson", Flag),
-            ("IgnoreProxyOptions", Flag),
         ],
     );
     file.later("static files", &[("StaticDirectory", Text)]);
@@ -429,6 +458,8 @@ fn renamed(key: &str) -> Option<String> {
         "MaximumConnections" => "MaxConnections",
         "ProxyDailyLimit" => "RateLimitPerDay",
         "ProxyExceptHTTP" => "ListenHTTP",
+        "ProxyPort" => "ListenRedirect",
+        "ProxyPortRedirect" => "PublicHost",
         "ProxyPortTLS" => "ListenHTTPS",
         "IdleTimeoutSeconds"
         | "ReadTimeoutSeconds"

@@ -5,6 +5,7 @@
 //! (`legacy`), and ours into structs (`dialect`). Every mistake is reported, not only the first.
 
 mod backends;
+mod certificates;
 mod dialect;
 mod intake;
 mod journal;
@@ -13,6 +14,7 @@ mod keys;
 mod legacy;
 mod log;
 mod notify;
+mod proxy;
 mod secret;
 mod section;
 mod server;
@@ -28,15 +30,15 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use backends::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
+pub use certificates::{AcmeChallenge, AcmeConfig, ClientTlsConfig, TlsConfig};
 pub use intake::{DntPolicy, HashMode, IntakeConfig};
 pub use journal::{Durability, JournalConfig};
 pub use keys::{KeyConfig, KeyKind};
 pub use log::{LogConfig, LogFormat};
+pub use proxy::ProxyConfig;
 pub use secret::Secret;
 pub use section::ConfigError;
-pub use server::{
-    HttpConfig, LimitsConfig, ServerConfig, TlsConfig, TrustedProxy, WebSocketConfig,
-};
+pub use server::{HttpConfig, LimitsConfig, ServerConfig, TrustedProxy, WebSocketConfig};
 
 use section::Findings;
 

@@ -77,6 +77,18 @@ pub enum ApiError {
     /// The journal cannot write: try again.
     #[error("the event could not be made durable, try again")]
     Failed,
+    /// A server behind the proxy cannot be reached.
+    #[error("the server behind cannot be reached")]
+    UpstreamDown,
+    /// A server behind the proxy broke off, or answered what is no answer.
+    #[error("the server behind gave no answer that could be read")]
+    UpstreamBroke,
+    /// A server behind the proxy is too slow.
+    #[error("the server behind did not answer in time")]
+    UpstreamTimeout,
+    /// A server behind the proxy has as many requests as it may: try again.
+    #[error("too many requests for the server behind, try again")]
+    UpstreamBusy,
     /// Our fault, and a second attempt will not help.
     #[error("the server failed")]
     Internal,
@@ -109,9 +121,11 @@ impl ApiError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Connections | Self::Busy | Self::Full | Self::Failed => {
+            Self::Connections | Self::Busy | Self::Full | Self::Failed | Self::UpstreamBusy => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::UpstreamDown | Self::UpstreamBroke => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -134,6 +148,10 @@ impl ApiError {
             Self::Busy => "overloaded",
             Self::Full => "journal_full",
             Self::Failed => "journal_failed",
+            Self::UpstreamDown => "upstream_unreachable",
+            Self::UpstreamBroke => "upstream_broken_off",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamBusy => "upstream_overloaded",
             Self::Internal => "internal",
         }
     }
@@ -158,7 +176,9 @@ impl ApiError {
     pub(super) fn retry_seconds(&self) -> Option<u64> {
         match self {
             Self::Limited { retry_seconds, .. } => Some(*retry_seconds),
-            Self::Connections | Self::Busy | Self::Full | Self::Failed => Some(RETRY_SECONDS),
+            Self::Connections | Self::Busy | Self::Full | Self::Failed | Self::UpstreamBusy => {
+                Some(RETRY_SECONDS)
+            }
             _ => None,
         }
     }

@@ -80,8 +80,8 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// By the label of a route.
-    pub(super) fn of(route: &str) -> Self {
+    /// By the label of a route, and by the path where no route of ours took it.
+    pub(super) fn of(route: &str, path: &str) -> Self {
         if matches!(route, "/ping" | "/status" | "/health" | "/metrics" | "/clear")
             || route.starts_with("/.well-known")
         {
@@ -91,7 +91,7 @@ impl Class {
         match native {
             Some("ppi" | "rpi") => Self::Rated,
             Some("tr" | "str" | "img" | "ltv" | "rdr" | "xrdr" | "pub") => Self::Event,
-            // Also short links and what no route takes: looking for either is asking.
+            None if !path.starts_with("/api/") => Self::Rated,
             _ => Self::Daily,
         }
     }
@@ -335,12 +335,12 @@ pub(super) fn admit(
     parts: &Parts,
     route: &str,
 ) -> Result<Option<Allowance>, Exceeded> {
-    shared.limits.spend(shared.limits.client(shared, parts), Class::of(route))
+    shared.limits.spend(shared.limits.client(shared, parts), Class::of(route, parts.uri.path()))
 }
 
 /// The answer to a request that [`admit`] refused; where it was an event, it is counted as such.
 pub(super) fn refusal(shared: &Shared, parts: &Parts, route: &str, exceeded: Exceeded) -> Response {
-    let is_event = Class::of(route) == Class::Event;
+    let is_event = Class::of(route, parts.uri.path()) == Class::Event;
     // Other methods record nothing.
     if is_event && [Method::GET, Method::POST, Method::PUT].contains(&parts.method) {
         shared.app.intake.refuse(Refusal::Limited);
@@ -433,11 +433,11 @@ mod tests {
             ("/tr/v1/img", Class::Event),
             ("/tr/v1/ltv", Class::Event),
             ("/tr/v1/ws", Class::Daily),
-            ("/api", Class::Daily),
-            ("none", Class::Daily),
         ] {
-            assert_eq!(Class::of(route), class, "{route}");
+            assert_eq!(Class::of(route, "/any"), class, "{route}");
         }
+        assert_eq!(Class::of("none", "/api/orders"), Class::Daily);
+        assert_eq!(Class::of("none", "/short"), Class::Rated);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tracker::config::{Config, IntakeConfig, TrustedProxy};
 use tracker::event::{self, Body, Origin, Verdict};
 use tracker::geo::GeoDb;
 use tracker::http::forwarded::{self, Trusted};
-use tracker::http::{Encoding, Frame, batch, cookie};
+use tracker::http::{Encoding, Frame, batch, cookie, proxy};
 use tracker::intake::{self, Agents, Hit, IntakeError, Keys, Preparer, RequestFacts, Tenant};
 use tracker::{delivery, import, journal};
 
@@ -42,6 +42,7 @@ pub(crate) const TABLE: &[(&str, Target)] = &[
     ("json", json),
     ("log_line", log_line),
     ("lz4", lz4),
+    ("path", path),
     ("segment", segment),
     ("url", url),
 ];
@@ -75,6 +76,31 @@ fn json(bytes: &[u8]) {
     let written = serde_json::to_vec(&value).expect("what was read can be written");
     assert!(!holds_nul(&value), "{value}");
     assert_eq!(intake::parse_json(&written, NESTING_MAX), Ok(value));
+}
+
+/// The path of a request for a server behind us: once cleaned it stays as it is, and whoever decodes
+/// it once and takes `\` for `/` still finds no way up.
+fn path(bytes: &[u8]) {
+    let path = text(bytes);
+    let Some(cleaned) = proxy::path::clean(&path) else { return };
+    assert!(cleaned.starts_with('/'), "{cleaned:?}");
+    assert_eq!(proxy::path::clean(&cleaned).as_deref(), Some(&*cleaned));
+    let decoded = decoded(cleaned.as_bytes());
+    let mut parts = decoded.split(|byte| matches!(byte, b'/' | b'\\'));
+    assert!(!parts.any(|part| matches!(part, b"." | b"..")), "{cleaned:?}");
+}
+
+/// Each `%` with two digits of base 16 as the byte they are.
+fn decoded(mut bytes: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some((first, rest)) = bytes.split_first() {
+        let digits = rest.get(..2).filter(|_| *first == b'%');
+        let byte = digits
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        all.push(byte.unwrap_or(*first));
+        bytes = if byte.is_some() { rest.get(2..).unwrap_or_default() } else { rest };
+    }
+    all
 }
 
 fn depth(value: &Value) -> usize {
