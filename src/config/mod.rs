@@ -38,7 +38,7 @@ pub use log::{LogConfig, LogFormat};
 pub use proxy::ProxyConfig;
 pub use secret::Secret;
 pub use section::ConfigError;
-pub use server::{HttpConfig, ServerConfig, TrustedProxy};
+pub use server::{HttpConfig, LimitsConfig, ServerConfig, TrustedProxy, WebSocketConfig};
 
 use section::Findings;
 

@@ -275,7 +275,7 @@ fn cookies(domains: &[String]) -> Vec<Finding> {
         let host = domain.trim_start_matches("*.").trim_start_matches('.');
         match cookie_domain(host) {
             Some(shared) => {
-                found.good(format!("a visitor of {domain} is known on all of {shared}"))
+                found.good(format!("a visitor of {domain} is known on all of {shared}"));
             }
             None if psl::suffix_str(host) == Some(host) && host.contains('.') => found.add(
                 Level::Failure,

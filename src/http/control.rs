@@ -35,7 +35,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Connections, Protocol, Stop};
+use super::connection::{Connections, Guest, Protocol, Stop};
 use super::facts::Caller;
 use super::forwarded::Disbelieved;
 use super::state::AppState;
@@ -126,9 +126,10 @@ impl Control {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (connections, routes) = (connections.clone(), routes.clone());
+                    let connections = connections.clone();
+                    let guest = Guest { caller, routes: routes.clone(), lease: None };
                     tasks.spawn(async move {
-                        connections.serve(stream, Protocol::Http1, caller, routes).await;
+                        connections.serve(stream, Protocol::Http1, guest).await;
                     });
                 }
                 Err(error) => {

@@ -74,6 +74,7 @@ pub(super) fn read(shared: &Shared, parts: &Parts, route: &'static str) -> Reque
         referer: None,
         user: None,
         cookies: cookie::parse(parts.headers.get_all(header::COOKIE).iter()),
+        greeted: None,
         gpc: false,
         dnt: false,
         hints: std::collections::BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! Listeners, the bound on connections, and a stop that loses no answer.
 //!
-//! A connection holds a permit until it ends, however it ends. One that finds none is told so: a few
+//! A connection holds a permit until it ends, however it ends and whoever serves it then (`lease.rs`). One that finds none is told so: a few
 //! at a time are served by a router that only says 503, and beyond those the connection is closed.
 
 use std::io;
@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::IntoResponse;
-use prometheus::IntGauge;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::certificate::TlsError;
-use super::connection::{Connections, Protocol, Stop};
+use super::connection::{Connections, Guest, Protocol, Stop};
 use super::error::ApiError;
 use super::facts::Caller;
+use super::lease::Lease;
 use super::proxy::Proxies;
 use super::state::{AppState, Shared};
 use super::swap::{Reload, Routes};
@@ -249,11 +249,12 @@ impl Front {
         let connections = connections.clone();
         let time_max = self.http.timeout;
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            let open = Open::new(permit, &self.metrics);
+            let gauge = self.metrics.connections.clone();
+            let lease = Lease::new(permit, tasks.token(), gauge, connections.stop().clone());
             let routes = listener.routes.clone();
             tasks.spawn(async move {
-                serve(stream, caller, tls, &connections, routes, time_max).await;
-                drop(open);
+                let guest = Guest { caller, routes, lease: Some(lease) };
+                serve(stream, tls, &connections, guest, time_max).await;
             });
             return;
         }
@@ -261,7 +262,8 @@ impl Front {
         if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             let routes = self.refusing.clone();
             tasks.spawn(async move {
-                let refusing = serve(stream, caller, tls, &connections, routes, time_max);
+                let guest = Guest { caller, routes, lease: None };
+                let refusing = serve(stream, tls, &connections, guest, time_max);
                 let _: Result<(), _> = timeout(REFUSAL_TIME_MAX, refusing).await;
                 drop(permit);
             });
@@ -269,33 +271,12 @@ impl Front {
     }
 }
 
-/// An open connection: a permit and a count, both given back when dropped.
-struct Open {
-    _permit: OwnedSemaphorePermit,
-    gauge: IntGauge,
-}
-
-impl Open {
-    fn new(permit: OwnedSemaphorePermit, metrics: &Metrics) -> Self {
-        let gauge = metrics.connections.clone();
-        gauge.inc();
-        Self { _permit: permit, gauge }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.gauge.dec();
-    }
-}
-
 /// From the first byte to the last. Who says nothing in time is dropped.
 async fn serve(
     stream: TcpStream,
-    caller: Caller,
     tls: Option<TlsAcceptor>,
     connections: &Connections,
-    routes: Routes,
+    guest: Guest,
     time_max: Duration,
 ) {
     // Without it a small answer could wait for the acknowledgement of the one before.
@@ -319,10 +300,10 @@ async fn serve(
         Ok(Ok((Wire::Tls(stream), _)))
             if stream.get_ref().1.alpn_protocol() == Some(tls::CHALLENGE_PROTOCOL) => {}
         Ok(Ok((Wire::Plain(stream), protocol))) => {
-            connections.serve(stream, protocol, caller, routes).await;
+            connections.serve(stream, protocol, guest).await;
         }
         Ok(Ok((Wire::Tls(stream), protocol))) => {
-            connections.serve(stream, protocol, caller, routes).await;
+            connections.serve(stream, protocol, guest).await;
         }
         // The peer speaks no TLS, went away or was too slow: its own affair.
         Ok(Err(error)) => tracing::debug!(%error, "connection ended before a request"),

@@ -11,6 +11,7 @@ use super::cors::Origins;
 use super::error::ApiError;
 use super::forwarded::{Disbelieved, Trusted};
 use super::keys::Keys;
+use super::limits::Limits;
 use super::proxy::Proxies;
 use super::tls::Certificates;
 use crate::clock::Clock;
@@ -89,6 +90,7 @@ pub(super) struct Shared {
     pub(super) keys: Keys,
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
+    pub(super) limits: Arc<Limits>,
     heavy: Arc<Semaphore>,
 }
 
@@ -100,6 +102,11 @@ impl Shared {
             trusted: Trusted::new(&app.http.trusted_proxies),
             keys: Keys::new(&app.http.keys),
             bodies: Arc::default(),
+            limits: Arc::new(Limits::new(
+                &app.http.limits,
+                Arc::clone(&app.clock),
+                Arc::clone(&app.metrics),
+            )),
             heavy: Arc::new(Semaphore::new(cores)),
             app,
         }
@@ -107,7 +114,14 @@ impl Shared {
 
     /// What requests meet after a change of settings: what is in flight goes on being counted.
     pub(super) fn successor(&self, app: AppState) -> Self {
-        Self { bodies: Arc::clone(&self.bodies), heavy: Arc::clone(&self.heavy), ..Self::new(app) }
+        let mut next = Self::new(app);
+        next.bodies = Arc::clone(&self.bodies);
+        next.heavy = Arc::clone(&self.heavy);
+        // Changed limits begin to count anew; others go on.
+        if next.app.http.limits == self.app.http.limits {
+            next.limits = Arc::clone(&self.limits);
+        }
+        next
     }
 
     /// Runs what would hold a worker for longer than about a millisecond on a thread for blocking
