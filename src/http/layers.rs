@@ -1,4 +1,4 @@
-//! What stands around every route: preflight, panics, CORS, counting. One layer, because each costs
+//! What stands around every route: preflight, limits, panics, CORS, counting. One layer, because each costs
 //! an allocation and an indirect call per request.
 
 use std::future::poll_fn;
@@ -13,11 +13,11 @@ use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::cors;
 use super::error::ApiError;
 use super::facts::{self, Caller};
 use super::proxy::Passed;
 use super::state::Shared;
+use super::{cors, limits};
 
 /// The label of requests that no route takes.
 const NO_ROUTE: &str = "none";
@@ -33,8 +33,13 @@ pub(super) async fn around(
     let route = path.as_ref().map_or(NO_ROUTE, |path| label(path.as_str()));
     let origin = request.headers().get(header::ORIGIN).cloned();
     let (request, is_preflight) = sort(&shared, request);
-    let mut response =
-        if is_preflight { cors::preflight() } else { or_500(route, next.run(request)).await };
+    let mut response = if is_preflight {
+        cors::preflight()
+    } else if shared.limits.is_on() {
+        limited(&shared, route, request, next).await
+    } else {
+        or_500(route, next.run(request)).await
+    };
     let passed = response.extensions_mut().remove::<Passed>();
     let headers = response.headers_mut();
     if passed.is_none() {
@@ -47,6 +52,21 @@ pub(super) async fn around(
     let route = passed.as_ref().map_or(route, |passed| &passed.label);
     metrics.requests.with_label_values(&[route, response.status().as_str()]).inc();
     metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+    response
+}
+
+/// Runs a request if its sender may ask for more, and says in the answer how much is left.
+async fn limited(shared: &Shared, route: &str, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let allowance = match limits::admit(shared, &parts, route) {
+        Ok(allowance) => allowance,
+        Err(exceeded) => return limits::refusal(shared, &parts, route, exceeded),
+    };
+    let request = Request::from_parts(parts, body);
+    let mut response = or_500(route, next.run(request)).await;
+    if let Some(allowance) = allowance {
+        allowance.tell(response.headers_mut());
+    }
     response
 }
 

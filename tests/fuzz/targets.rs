@@ -20,7 +20,7 @@ use tracker::config::{Config, IntakeConfig, TrustedProxy};
 use tracker::event::{self, Body, Origin, Verdict};
 use tracker::geo::GeoDb;
 use tracker::http::forwarded::{self, Trusted};
-use tracker::http::{Encoding, batch, cookie, proxy};
+use tracker::http::{Encoding, Frame, batch, cookie, proxy};
 use tracker::intake::{self, Agents, Hit, IntakeError, Keys, Preparer, RequestFacts, Tenant};
 use tracker::{delivery, import, journal};
 
@@ -36,10 +36,12 @@ pub(crate) const TABLE: &[(&str, Target)] = &[
     ("cursor", cursor),
     ("event", event),
     ("forwarded", forwarded),
+    ("frame", frame),
     ("hit", hit),
     ("inflate", inflate),
     ("json", json),
     ("log_line", log_line),
+    ("lz4", lz4),
     ("path", path),
     ("segment", segment),
     ("url", url),
@@ -257,6 +259,35 @@ fn inflate(bytes: &[u8]) {
     }
 }
 
+/// Any bytes as a WebSocket frame of either kind: events within the bounds of a body, or refused.
+fn frame(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    for frame in [Frame::Text(bytes.clone()), Frame::Binary(bytes)] {
+        let Ok((form, events)) = tracker::http::payload(frame, INFLATED_BYTES_MAX) else {
+            continue;
+        };
+        assert!(form != batch::Form::Empty && !events.is_empty());
+        let Ok(events) = batch::split(form, &events, EVENTS_MAX) else { continue };
+        assert!(events.len() <= EVENTS_MAX);
+        for event in events {
+            drop(intake::parse_json(&event, NESTING_MAX));
+        }
+    }
+}
+
+/// An LZ4 block inflates to what it declares, within its bound, or is refused; what was compressed
+/// comes back.
+fn lz4(bytes: &[u8]) {
+    if let Ok(inflated) = tracker::http::inflate_block(bytes, INFLATED_BYTES_MAX) {
+        assert!(inflated.len() <= INFLATED_BYTES_MAX);
+        let declared = bytes.first_chunk().map(|length| u32::from_le_bytes(*length));
+        assert_eq!(declared.map(u64::from), Some(inflated.len() as u64));
+    }
+    let packed = lz4_flex::block::compress_prepend_size(bytes);
+    let back = tracker::http::inflate_block(&packed, INFLATED_BYTES_MAX);
+    assert!(back.is_ok_and(|back| back == bytes) || bytes.len() > INFLATED_BYTES_MAX);
+}
+
 /// Any text as a configuration file: settings, or errors that each say something.
 fn config(bytes: &[u8]) {
     let variables = BTreeMap::from([("NAME".to_owned(), "value".to_owned())]);
@@ -364,6 +395,7 @@ fn browser() -> RequestFacts {
         referer: None,
         user: None,
         cookies: BTreeMap::new(),
+        greeted: None,
         gpc: false,
         dnt: false,
         hints: BTreeMap::new(),

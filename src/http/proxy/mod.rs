@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use super::facts::{self, Caller};
 use super::keys::{Need, Presented};
+use super::lease::Lease;
 use super::state::Shared;
 use super::{ApiError, ops};
 use crate::config::ProxyConfig;
@@ -237,11 +238,13 @@ impl Passing<'_> {
         &self,
         mut parts: Parts,
         body: Body,
-    ) -> Result<(Request, Option<OnUpgrade>, Activity, Reached), ApiError> {
+    ) -> Result<(Request, Option<Near>, Activity, Reached), ApiError> {
         let config = &self.upstream.config;
         let is_websocket =
             parts.version == Version::HTTP_11 && headers::is_websocket(&parts.headers);
+        let lease = parts.extensions.remove::<Lease>();
         let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| is_websocket);
+        let upgrade = upgrade.map(|client| (client, lease));
         let caller = Caller::of(&parts);
         let host = named_host(&parts)?;
         let is_peer_trusted = self.shared.trusted.contains(caller.peer);
@@ -287,7 +290,7 @@ impl Passing<'_> {
     /// moves for too long, or the server stops.
     fn tunnel(
         &self,
-        upgrade: OnUpgrade,
+        (upgrade, lease): Near,
         mut response: axum::http::Response<Incoming>,
         hold: Hold,
     ) -> Response {
@@ -295,7 +298,7 @@ impl Passing<'_> {
         let proxies = &self.shared.app.proxies;
         let (stop, quiet_max) = (proxies.stop.clone(), self.upstream.config.idle_time_max);
         proxies.tunnels.spawn(async move {
-            let _hold = hold;
+            let _held = (hold, lease);
             let activity = Activity::new();
             let joined = async {
                 let (near, far) = tokio::try_join!(upgrade, behind).ok()?;
@@ -367,6 +370,9 @@ impl Passing<'_> {
         }
     }
 }
+
+/// The client's connection, and its right to stay open while it is a tunnel.
+type Near = (OnUpgrade, Option<Lease>);
 
 struct Tracked {
     facts: Arc<RequestFacts>,
