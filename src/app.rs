@@ -116,11 +116,15 @@ impl Parts {
         let delivery = Arc::new(Delivery::start(&connected, &journal, &cursors, &clock, &metrics));
         await_critical(config, &connected).await?;
 
-        let geo = GeoDb::open(config.intake.geo_ip_database.as_deref())
-            .context("opening the database of places")?;
+        let geo = if config.intake.geo_ip {
+            GeoDb::open(config.intake.geo_ip_database.as_deref())
+                .context("opening the database of places")?
+        } else {
+            GeoDb::none()
+        };
         let intake = Intake::open(
             &config.intake,
-            Arc::new(geo),
+            Arc::new(geo.clone()),
             journal.clone(),
             Arc::clone(&clock),
             Arc::clone(&metrics),
@@ -128,6 +132,8 @@ impl Parts {
         let state = AppState {
             intake: Arc::new(intake),
             journal: journal.clone(),
+            store: store.clone(),
+            geo: Arc::new(geo),
             health: Arc::new({
                 let delivery = Arc::clone(&delivery);
                 move || delivery.health()

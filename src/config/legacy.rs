@@ -33,7 +33,7 @@ const OWN_COUNT: &str = "requests are counted in the process, no database is ask
 const NO_COPY: &str = "every sink reads the journal itself; none forwards to another";
 
 /// The keys at the top.
-const TOP: [(&str, Fate); 64] = [
+const TOP: [(&str, Fate); 65] = [
     ("AccountHashMixer", Same),
     ("AllowOrigin", Same),
     ("ApiVersion", Rule),
@@ -107,6 +107,7 @@ const TOP: [(&str, Fate); 64] = [
     ("Durability", Same),
     ("HashMode", Same),
     ("Keys", Same),
+    ("PaymentsFrom", Same),
 ];
 
 /// Booleans that are false there and true here when the file does not say.

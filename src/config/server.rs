@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::keys::KeyConfig;
+use super::keys::{KeyConfig, KeyKind};
 
 /// Where a certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,9 @@ pub struct HttpConfig {
     pub pixel_wait: Duration,
     /// `Keys`: servers and sites. Default none: one tenant, everything open.
     pub keys: Vec<KeyConfig>,
+    /// `PaymentsFrom`: whose key tells of payments, once there are keys. Default a server's: the keys
+    /// of sites are public, and whoever reads one could make up revenue.
+    pub payments_from: KeyKind,
 }
 
 impl Default for HttpConfig {
@@ -79,6 +82,7 @@ impl Default for HttpConfig {
             timeout: Duration::from_secs(30),
             pixel_wait: Duration::from_millis(20),
             keys: Vec::new(),
+            payments_from: KeyKind::Server,
         }
     }
 }

@@ -51,9 +51,23 @@ pub enum ApiError {
     /// Not for this sender.
     #[error("{0}")]
     Forbidden(&'static str),
+    /// What was asked for is not known.
+    #[error("{0}")]
+    Unknown(&'static str),
     /// There is nothing here.
     #[error("nothing is served at this path")]
     NotFound,
+    /// The sender asked for more than it may in this time: try again later.
+    #[error("{message}")]
+    Limited {
+        /// Which limit, in words.
+        message: &'static str,
+        /// Seconds until one more request is allowed.
+        retry_seconds: u64,
+    },
+    /// What answers this is not there or does not answer.
+    #[error("{0}")]
+    Unavailable(&'static str),
     /// No connection is left for the sender: try again.
     #[error("too many connections, try again")]
     Connections,
@@ -95,8 +109,9 @@ impl ApiError {
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Connections | Self::Busy | Self::Full | Self::Failed => {
+            Self::Unknown(_) | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable(_) | Self::Connections | Self::Busy | Self::Full | Self::Failed => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -114,7 +129,9 @@ impl ApiError {
             Self::Broken => "broken_off",
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
-            Self::NotFound => "not_found",
+            Self::Unknown(_) | Self::NotFound => "not_found",
+            Self::Limited { .. } => "rate_limited",
+            Self::Unavailable(_) => "unavailable",
             Self::Connections => "too_many_connections",
             Self::Busy => "overloaded",
             Self::Full => "journal_full",
@@ -143,12 +160,19 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let retry = self.is_retry();
+        let retry_seconds = match &self {
+            Self::Limited { retry_seconds, .. } => Some(*retry_seconds),
+            _ => None,
+        };
         let unauthorized = matches!(self, Self::Unauthorized(_));
         // The body was not read to its end; what still comes must not be read as a request.
         let close = matches!(self, Self::Timeout | Self::TooLarge(_) | Self::Connections);
         let mut response = answer::json(self.status(), &Answer { error: self.detail() });
         if retry {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_SECONDS);
+        }
+        if let Some(seconds) = retry_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if unauthorized {
             let scheme = HeaderValue::from_static("Bearer");

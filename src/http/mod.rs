@@ -17,6 +17,7 @@ pub mod forwarded;
 mod keys;
 mod layers;
 mod ops;
+mod privacy;
 mod server;
 mod state;
 mod tls;
@@ -45,6 +46,11 @@ pub fn router(state: AppState) -> Router {
         .merge(subtree(&native("tr"), || any(track::tr)))
         .merge(subtree(&native("str"), || any(track::str)))
         .merge(subtree(&native("img"), || any(track::img)))
+        .merge(subtree(&native("ltv"), || any(track::ltv)))
+        .merge(subtree(&native("ppi"), || any(privacy::unknown)))
+        .merge(exact(&native("ppi/agree"), || any(privacy::agree)))
+        .merge(exact(&native("ppi/jds"), || any(privacy::jurisdictions)))
+        .merge(exact(&native("ppi/geoip"), || any(privacy::geoip)))
         .route("/ping", any(ops::ping))
         .route("/status", any(ops::status))
         .route("/health", any(ops::health))
@@ -53,6 +59,11 @@ pub fn router(state: AppState) -> Router {
         .fallback(ops::not_found)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), layers::around))
         .with_state(shared)
+}
+
+/// A route with or without a slash at its end.
+fn exact(path: &str, handler: impl Fn() -> MethodRouter<Arc<Shared>>) -> Router<Arc<Shared>> {
+    Router::new().route(path, handler()).route(&format!("{path}/"), handler())
 }
 
 /// A route with or without a slash or a rest; a missing slash is never answered with a redirect,

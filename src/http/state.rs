@@ -10,9 +10,12 @@ use super::cors::Origins;
 use super::error::ApiError;
 use super::forwarded::Trusted;
 use super::keys::Keys;
+use super::privacy::Lookups;
+use crate::backends::Store;
 use crate::clock::Clock;
 use crate::config::{Durability, HttpConfig, IntakeConfig};
 use crate::delivery::SinkHealth;
+use crate::geo::GeoDb;
 use crate::intake::Intake;
 use crate::journal::Journal;
 use crate::telemetry::Metrics;
@@ -27,6 +30,10 @@ pub struct AppState {
     pub intake: Arc<Intake>,
     /// For its statistics.
     pub journal: Journal,
+    /// Answers what routes ask; the first configured system that can.
+    pub store: Option<Arc<dyn Store>>,
+    /// Where an address is; knows nothing with `UseGeoIP: false`.
+    pub geo: Arc<GeoDb>,
     /// How the sinks are.
     pub health: HealthSource,
     /// What operators see.
@@ -71,6 +78,8 @@ pub(super) struct Shared {
     pub(super) keys: Keys,
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
+    /// Look-ups of addresses that are not the caller's own.
+    pub(super) lookups: Lookups,
     heavy: Semaphore,
 }
 
@@ -82,6 +91,7 @@ impl Shared {
             trusted: Trusted::new(&app.http.trusted_proxies),
             keys: Keys::new(&app.http.keys),
             bodies: Arc::default(),
+            lookups: Lookups::default(),
             heavy: Semaphore::new(cores),
             app,
         }

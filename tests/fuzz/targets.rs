@@ -180,7 +180,11 @@ fn cookies(bytes: &[u8]) {
     }
     let mut headers = HeaderMap::new();
     let vid = "14fb0860-b4bf-11e9-8971-7b80435315ac".parse().expect("an id");
-    cookie::set(&mut headers, &intake::VisitorCookie { vid, domain }, cookie::Scope::Plain);
+    cookie::set(
+        &mut headers,
+        &intake::VisitorCookie { vid, domain, agreed: None },
+        cookie::Scope::Plain,
+    );
     assert!(headers.len() <= 1);
 }
 
