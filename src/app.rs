@@ -22,7 +22,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{BackendConfig, Config, Loaded, ServerConfig};
 use crate::delivery::{self, Delivery};
 use crate::geo::GeoDb;
-use crate::http::{AppState, Control, Handlers, Replay, Server};
+use crate::http::{AppState, Certificates, Control, Handlers, Proxies, Replay, Server};
 use crate::intake::Intake;
 use crate::journal::{Journal, RealFs};
 use crate::telemetry::{self, Metrics};
@@ -113,7 +113,9 @@ impl Parts {
         .context("opening the journal")?;
         let connected = connect(config, &clock)?;
         let store = connected.iter().find_map(|(backend, _)| backend.store.clone());
-        let delivery = Arc::new(Delivery::start(&connected, &journal, &cursors, &clock, &metrics));
+        let delivery = Delivery::start(&connected, &journal, &cursors, &clock, &metrics)
+            .context("starting delivery")?;
+        let delivery = Arc::new(delivery);
         await_critical(config, &connected).await?;
 
         let geo = if config.intake.geo_ip {
@@ -129,6 +131,15 @@ impl Parts {
             Arc::clone(&clock),
             Arc::clone(&metrics),
         )?;
+        let certificates = Certificates::open(
+            &config.server,
+            &config.intake.domains,
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        )
+        .context("preparing the TLS listener")?;
+        let proxies =
+            Proxies::open(&config.server.http.proxies, &metrics).context("preparing the proxy")?;
         let state = AppState {
             intake: Arc::new(intake),
             journal: journal.clone(),
@@ -144,7 +155,8 @@ impl Parts {
             http: config.server.http.clone(),
             reading: (&config.intake).into(),
             durability: config.journal.durability,
-            domains: config.intake.domains.clone(),
+            certificates,
+            proxies,
         };
         let listeners = ServerConfig {
             stop_deadline: config.server.stop_deadline / STOP_PARTS,
@@ -224,6 +236,9 @@ fn print_welcome(server: &Server, config: &Config) {
     }
     if let Some(address) = server.https_address() {
         println!("tracker listens on https://{address}");
+    }
+    if let (Some(address), Some(host)) = (server.redirect_address(), &config.server.public_host) {
+        println!("tracker sends http://{address} on to https://{host}");
     }
     println!("data in {}", config.server.data_directory.display());
     let api = config.server.http.api_version;

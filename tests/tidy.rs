@@ -15,11 +15,13 @@ use tracker::tables;
 
 /// The floor of each module: it names lower floors only, and never a neighbour.
 const FLOORS: &[(&str, u8)] = &[
+    ("background", 1),
     ("clock", 1),
     ("config", 1),
     ("breaker", 2),
     ("event", 2),
     ("telemetry", 2),
+    ("tls", 2),
     ("geo", 3),
     ("journal", 3),
     ("tables", 3),
@@ -48,8 +50,9 @@ const BOUND_CRATES: &[(&str, &[&str])] = &[
     ("maxminddb", &["src/geo/"]),
     // `/metrics` as JSON is computed from the same families that the text form prints.
     ("prometheus", &["src/telemetry/", "src/http/"]),
-    ("rcgen", &["src/http/"]),
-    ("rustls", &["src/http/"]),
+    ("rcgen", &["src/http/", "src/tls.rs"]),
+    ("rustls", &["src/http/", "src/tls.rs"]),
+    ("webpki_roots", &["src/tls.rs"]),
     ("tracing_subscriber", &["src/telemetry/"]),
     // Opening intake fails at start-up only, and then for a person.
     ("anyhow", &["src/app.rs", "src/cli/", "src/main.rs", "src/intake/mod.rs"]),
@@ -307,7 +310,8 @@ fn columns_of(sql: &str, table: &str) -> Option<BTreeSet<String>> {
     let lines = body.lines().map(str::trim).filter(|line| !line.starts_with("--"));
     let mut columns: BTreeSet<String> =
         lines.filter_map(|line| identifier(line.trim_start_matches('"'))).collect();
-    let added = sql.split(&format!("alter table {table} add column ")).skip(1);
+    let addition = format!("alter table {table} add column ");
+    let added = sql.split(&addition).skip(1);
     columns.extend(added.filter_map(|rest| identifier(rest.trim_start_matches('"'))));
     Some(columns)
 }

@@ -7,23 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::keys::{KeyConfig, KeyKind};
-
-/// Where a certificate comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TlsConfig {
-    /// `TLSCert` and `TLSKey`: PEM files.
-    Files {
-        /// Chain, leaf first.
-        cert: PathBuf,
-        /// Private key.
-        key: PathBuf,
-    },
-    /// Generated at first start and kept in this folder (`DataDirectory/tls`).
-    Generated {
-        /// Where certificate and key are kept.
-        directory: PathBuf,
-    },
-}
+use super::{AcmeConfig, ProxyConfig, TlsConfig};
 
 /// Peers whose forwarding headers are believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +50,8 @@ pub struct HttpConfig {
     /// `PaymentsFrom`: whose key tells of payments, once there are keys. Default a server's: the keys
     /// of sites are public, and whoever reads one could make up revenue.
     pub payments_from: KeyKind,
+    /// `ProxyUrl` and `Proxies`: requests that go to servers behind us.
+    pub proxies: Vec<ProxyConfig>,
 }
 
 impl Default for HttpConfig {
@@ -83,6 +69,7 @@ impl Default for HttpConfig {
             pixel_wait: Duration::from_millis(20),
             keys: Vec::new(),
             payments_from: KeyKind::Server,
+            proxies: Vec::new(),
         }
     }
 }
@@ -94,8 +81,15 @@ pub struct ServerConfig {
     pub listen_http: Option<SocketAddr>,
     /// `ListenHTTPS`; `None` = off.
     pub listen_https: Option<SocketAddr>,
-    /// Certificate of the TLS listener.
+    /// `ListenRedirect`: plain HTTP that only sends people on to HTTPS; `None` = off.
+    pub listen_redirect: Option<SocketAddr>,
+    /// `PublicHost`: the host, and its port unless it is 443, that people are sent on to. Present
+    /// where `listen_redirect` is.
+    pub public_host: Option<String>,
+    /// The local certificate of the TLS listener.
     pub tls: TlsConfig,
+    /// Certificates by ACME, which go before the local one once there are any.
+    pub acme: Option<AcmeConfig>,
     /// `DataDirectory`.
     pub data_directory: PathBuf,
     /// What a request meets.

@@ -80,6 +80,18 @@ pub enum ApiError {
     /// The journal cannot write: try again.
     #[error("the event could not be made durable, try again")]
     Failed,
+    /// A server behind the proxy cannot be reached.
+    #[error("the server behind cannot be reached")]
+    UpstreamDown,
+    /// A server behind the proxy broke off, or answered what is no answer.
+    #[error("the server behind gave no answer that could be read")]
+    UpstreamBroke,
+    /// A server behind the proxy is too slow.
+    #[error("the server behind did not answer in time")]
+    UpstreamTimeout,
+    /// A server behind the proxy has as many requests as it may: try again.
+    #[error("too many requests for the server behind, try again")]
+    UpstreamBusy,
     /// Our fault, and a second attempt will not help.
     #[error("the server failed")]
     Internal,
@@ -111,9 +123,14 @@ impl ApiError {
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Unknown(_) | Self::NotFound => StatusCode::NOT_FOUND,
             Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable(_) | Self::Connections | Self::Busy | Self::Full | Self::Failed => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Unavailable(_)
+            | Self::Connections
+            | Self::Busy
+            | Self::Full
+            | Self::Failed
+            | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamDown | Self::UpstreamBroke => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -136,6 +153,10 @@ impl ApiError {
             Self::Busy => "overloaded",
             Self::Full => "journal_full",
             Self::Failed => "journal_failed",
+            Self::UpstreamDown => "upstream_unreachable",
+            Self::UpstreamBroke => "upstream_broken_off",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamBusy => "upstream_overloaded",
             Self::Internal => "internal",
         }
     }
@@ -153,7 +174,10 @@ impl ApiError {
 
     /// Not the sender's fault: the same request may succeed later.
     pub fn is_retry(&self) -> bool {
-        matches!(self, Self::Connections | Self::Busy | Self::Full | Self::Failed)
+        matches!(
+            self,
+            Self::Connections | Self::Busy | Self::Full | Self::Failed | Self::UpstreamBusy
+        )
     }
 }
 

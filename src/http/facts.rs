@@ -105,7 +105,7 @@ fn one_header(facts: &mut RequestFacts, name: &HeaderName, value: &HeaderValue) 
 }
 
 /// The host without port, lower case; a proxy's word counts when the proxy is ours.
-fn host(shared: &Shared, parts: &Parts, caller: Caller) -> String {
+pub(super) fn host(shared: &Shared, parts: &Parts, caller: Caller) -> String {
     if shared.trusted.contains(caller.peer) {
         let forwarded = FORWARDED_HOSTS
             .iter()
@@ -132,14 +132,18 @@ pub(super) fn without_port(host: &str) -> String {
     host.get(..end).unwrap_or(host).to_ascii_lowercase()
 }
 
+/// Whether the client spoke TLS, with us or with a proxy of ours.
+pub(super) fn is_https(shared: &Shared, parts: &Parts) -> bool {
+    let caller = Caller::of(parts);
+    let says = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"https");
+    let forwarded = parts.headers.get("x-forwarded-proto").is_some_and(says);
+    caller.tls || forwarded && shared.trusted.contains(caller.peer)
+}
+
 /// How the visitor cookie must be marked for this request.
 pub(super) fn scope(shared: &Shared, parts: &Parts, host: &str) -> Scope {
-    let caller = Caller::of(parts);
     let headers = &parts.headers;
-    let is_https = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"https");
-    let forwarded_tls = shared.trusted.contains(caller.peer)
-        && headers.get("x-forwarded-proto").is_some_and(is_https);
-    if !(caller.tls || forwarded_tls) {
+    if !is_https(shared, parts) {
         return Scope::Plain;
     }
     let listed = headers

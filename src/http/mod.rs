@@ -4,9 +4,11 @@
 //! of it the server bounds connections, heads and time (`server.rs`). `tracker query` and `tracker
 //! replay` have a socket of their own ([`control`]), which no listener reaches.
 
+mod acme;
 mod answer;
 pub mod batch;
 mod body;
+mod certificate;
 mod connection;
 pub mod control;
 pub mod cookie;
@@ -18,9 +20,11 @@ mod keys;
 mod layers;
 mod ops;
 mod privacy;
+pub mod proxy;
 mod server;
 mod state;
 mod tls;
+mod to_https;
 mod track;
 
 use std::sync::Arc;
@@ -29,18 +33,23 @@ use axum::Router;
 use axum::routing::{MethodRouter, any};
 
 pub use body::{Encoding, inflate};
+pub use certificate::TlsError;
 pub use control::{Control, Handlers, Replay};
 pub use error::ApiError;
 pub use facts::Caller;
+pub use proxy::Proxies;
 pub use server::{Server, ServerError};
 pub use state::{AppState, HealthSource, Reading};
-pub use tls::TlsError;
+pub use tls::{CertificateFact, Certificates, TlsHealth};
 
 use state::Shared;
 
 /// Every route of the server.
 pub fn router(state: AppState) -> Router {
-    let shared = Arc::new(Shared::new(state));
+    routes(&Arc::new(Shared::new(state)))
+}
+
+fn routes(shared: &Arc<Shared>) -> Router {
     let native = |route: &str| format!("/tr/v{}/{route}", shared.app.http.api_version);
     Router::new()
         .merge(subtree(&native("tr"), || any(track::tr)))
@@ -56,9 +65,10 @@ pub fn router(state: AppState) -> Router {
         .route("/health", any(ops::health))
         .route("/metrics", any(ops::metrics))
         .route("/clear", any(ops::clear))
-        .fallback(ops::not_found)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), layers::around))
-        .with_state(shared)
+        .route("/.well-known/acme-challenge/{token}", any(to_https::challenge))
+        .fallback(proxy::or_not_found)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(shared), layers::around))
+        .with_state(Arc::clone(shared))
 }
 
 /// A route with or without a slash at its end.

@@ -19,11 +19,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::certificate::TlsError;
 use super::connection::{Connections, Protocol, Stop};
 use super::error::ApiError;
 use super::facts::Caller;
-use super::state::AppState;
-use super::tls::{self, TlsError};
+use super::proxy::Proxies;
+use super::state::{AppState, Shared};
+use super::tls::Certificates;
+use super::{tls, to_https};
 use crate::config::ServerConfig;
 use crate::telemetry::Metrics;
 
@@ -59,19 +62,22 @@ pub struct Server {
     listeners: Vec<Listener>,
     http: Option<SocketAddr>,
     https: Option<SocketAddr>,
+    redirect: Option<SocketAddr>,
     stop_deadline: Duration,
     front: Front,
+    certificates: Option<Arc<Certificates>>,
+    proxies: Arc<Proxies>,
 }
 
 struct Listener {
     socket: TcpListener,
     tls: Option<TlsAcceptor>,
+    router: Router,
 }
 
 /// What a new connection meets.
 #[derive(Clone)]
 struct Front {
-    router: Router,
     refusing: Router,
     permits: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
@@ -86,18 +92,25 @@ impl Server {
     /// # Errors
     /// See [`ServerError`].
     pub fn bind(config: &ServerConfig, state: AppState) -> Result<Self, ServerError> {
+        let shared = Arc::new(Shared::new(state.clone()));
+        let router = super::routes(&shared);
         let mut listeners = Vec::new();
-        let (mut http, mut https) = (None, None);
+        let (mut http, mut https, mut redirect) = (None, None, None);
         if let Some(address) = config.listen_http {
             let socket = listen(address)?;
             http = socket.local_addr().ok();
-            listeners.push(Listener { socket, tls: None });
+            listeners.push(Listener { socket, tls: None, router: router.clone() });
         }
-        if let Some(address) = config.listen_https {
-            let tls = tls::acceptor(&config.tls, &state.domains, state.clock.wall())?;
+        if let (Some(address), Some(certificates)) = (config.listen_https, &state.certificates) {
+            let tls = Some(certificates.acceptor()?);
             let socket = listen(address)?;
             https = socket.local_addr().ok();
-            listeners.push(Listener { socket, tls: Some(tls) });
+            listeners.push(Listener { socket, tls, router });
+        }
+        if let (Some(address), Some(host)) = (config.listen_redirect, &config.public_host) {
+            let socket = listen(address)?;
+            redirect = socket.local_addr().ok();
+            listeners.push(Listener { socket, tls: None, router: to_https::routes(&shared, host) });
         }
         let front = Front {
             permits: Arc::new(Semaphore::new(config.http.connections_max)),
@@ -105,9 +118,10 @@ impl Server {
             http: Arc::new(config.http.clone()),
             metrics: Arc::clone(&state.metrics),
             refusing: Router::new().fallback(|| async { ApiError::Connections.into_response() }),
-            router: super::router(state),
         };
-        Ok(Self { listeners, http, https, stop_deadline: config.stop_deadline, front })
+        let stop_deadline = config.stop_deadline;
+        let (certificates, proxies) = (state.certificates, state.proxies);
+        Ok(Self { listeners, http, https, redirect, stop_deadline, front, certificates, proxies })
     }
 
     /// Where plain HTTP is served; the real port when 0 was configured.
@@ -118,6 +132,11 @@ impl Server {
     /// Where TLS is served.
     pub fn https_address(&self) -> Option<SocketAddr> {
         self.https
+    }
+
+    /// Where people are only sent on to HTTPS.
+    pub fn redirect_address(&self) -> Option<SocketAddr> {
+        self.redirect
     }
 
     /// Serves until `stop`, then closes the listeners, lets requests in flight finish until the
@@ -131,9 +150,14 @@ impl Server {
             let (front, tasks) = (self.front.clone(), tasks.clone());
             loops.spawn(accept(listener, front, connections.clone(), tasks, stop.clone()));
         }
+        if let Some(certificates) = self.certificates {
+            loops.spawn(certificates.keep(stop.asked.clone()));
+        }
+        loops.spawn(Arc::clone(&self.proxies).keep(stop.asked.clone()));
         loops.close();
         loops.wait().await;
         stop.asked.cancelled().await;
+        self.proxies.close(self.stop_deadline).await;
         tasks.close();
         if timeout(self.stop_deadline, tasks.wait()).await.is_err() {
             tracing::warn!(connections = tasks.len(), "requests were cut off by the stop deadline");
@@ -171,7 +195,7 @@ async fn accept(
             Ok((stream, peer)) => {
                 failing = false;
                 let caller = Caller { peer: peer.ip(), tls: listener.tls.is_some() };
-                front.admit(stream, caller, listener.tls.clone(), &connections, &tasks);
+                front.admit(stream, caller, &listener, &connections, &tasks);
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -195,15 +219,16 @@ impl Front {
         &self,
         stream: TcpStream,
         caller: Caller,
-        tls: Option<TlsAcceptor>,
+        listener: &Listener,
         connections: &Connections,
         tasks: &TaskTracker,
     ) {
+        let tls = listener.tls.clone();
         let connections = connections.clone();
         let time_max = self.http.timeout;
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             let open = Open::new(permit, &self.metrics);
-            let router = self.router.clone();
+            let router = listener.router.clone();
             tasks.spawn(async move {
                 serve(stream, caller, tls, &connections, router, time_max).await;
                 drop(open);
@@ -268,6 +293,9 @@ async fn serve(
         () = connections.stopped() => return,
     };
     match opened {
+        // The handshake itself was the answer to an authority's challenge.
+        Ok(Ok((Wire::Tls(stream), _)))
+            if stream.get_ref().1.alpn_protocol() == Some(tls::CHALLENGE_PROTOCOL) => {}
         Ok(Ok((Wire::Plain(stream), protocol))) => {
             connections.serve(stream, protocol, caller, router).await;
         }

@@ -6,11 +6,14 @@ use std::sync::atomic::AtomicUsize;
 use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 
+use super::certificate::TlsError;
 use super::cors::Origins;
 use super::error::ApiError;
 use super::forwarded::Trusted;
 use super::keys::Keys;
 use super::privacy::Lookups;
+use super::proxy::Proxies;
+use super::tls::Certificates;
 use crate::backends::Store;
 use crate::clock::Clock;
 use crate::config::{Durability, HttpConfig, IntakeConfig};
@@ -48,8 +51,21 @@ pub struct AppState {
     pub started_at: DateTime<Utc>,
     /// What a 200 means; the word in `X-Ack`.
     pub durability: Durability,
-    /// The site's own hosts, for a generated certificate.
-    pub domains: Vec<String>,
+    /// What the TLS listener shows; `None` without one.
+    pub certificates: Option<Arc<Certificates>>,
+    /// Servers behind us.
+    pub proxies: Arc<Proxies>,
+}
+
+impl AppState {
+    /// Reads the certificate files again; handshakes from now on show them. Blocks for the time of
+    /// reading two files.
+    ///
+    /// # Errors
+    /// When they cannot be used; the certificate before stays.
+    pub fn reload_certificates(&self) -> Result<(), TlsError> {
+        self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.reload())
+    }
 }
 
 /// The settings of intake that already matter while a request is read.

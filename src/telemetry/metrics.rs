@@ -33,6 +33,10 @@ pub const REJECT_REASONS: [&str; 8] = [
 /// Why a sink will never get something; the closed set of the label `reason` of `sink_lost`.
 pub const LOST_REASONS: [&str; 2] = ["refused_quarantine", "missing_range"];
 
+/// What became of a request for a server behind us; the closed set of the label `outcome`.
+pub const PROXY_OUTCOMES: [&str; 6] =
+    ["answered", "unreachable", "broken_off", "timeout", "overloaded", "refused"];
+
 /// All metrics of one server.
 pub struct Metrics {
     registry: Registry,
@@ -63,6 +67,18 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections refused because too many were open.
     pub connections_refused: Counter,
+    /// Unix seconds at which a certificate ends, by where it comes from.
+    pub certificate_end: IntGaugeVec,
+    /// Changed certificate files that could not be used.
+    pub certificate_failures: Counter,
+    /// Failed steps towards a certificate by ACME.
+    pub acme_failures: Counter,
+    /// Requests for servers behind us, by server and outcome.
+    pub proxy_requests: CounterVec,
+    /// Requests and tunnels that a server behind us has now.
+    pub proxy_open: IntGaugeVec,
+    /// 1 while a server behind us answers, 0 while it does not.
+    pub proxy_up: IntGaugeVec,
     /// Records appended to the journal.
     pub journal_records: Counter,
     /// Bytes appended to the journal.
@@ -175,6 +191,35 @@ impl Metrics {
                 "http_connections_refused_total",
                 "connections refused because too many were open",
             )?,
+            certificate_end: gauges(
+                r,
+                "tls_certificate_end_timestamp_seconds",
+                "unix time at which the certificate ends",
+                &["source"],
+            )?,
+            certificate_failures: counter(
+                r,
+                "tls_certificate_failures_total",
+                "changed certificate files that could not be used",
+            )?,
+            acme_failures: counter(
+                r,
+                "acme_failures_total",
+                "failed steps towards a certificate by ACME",
+            )?,
+            proxy_requests: counters(
+                r,
+                "proxy_requests_total",
+                "requests for servers behind us",
+                &["upstream", "outcome"],
+            )?,
+            proxy_open: gauges(
+                r,
+                "proxy_open",
+                "requests and tunnels a server behind us has now",
+                &["upstream"],
+            )?,
+            proxy_up: gauges(r, "proxy_up", "1 while a server behind us answers", &["upstream"])?,
             journal_records: counter(r, "journal_records_total", "records appended")?,
             journal_bytes: counter(r, "journal_bytes_total", "bytes appended")?,
             journal_commits: counter(r, "journal_commits_total", "commits")?,

@@ -19,9 +19,11 @@ use serde_json::Value;
 use tracker::config::{Config, IntakeConfig, TrustedProxy};
 use tracker::event::{self, Body, Origin, Verdict};
 use tracker::geo::GeoDb;
+use tracker::geo::ip2location::Lines;
+use tracker::geo::mmdb::Builder;
 use tracker::http::forwarded::{self, Trusted};
-use tracker::http::{Encoding, batch, cookie};
-use tracker::intake::{self, Agents, Hit, IntakeError, Keys, Preparer, RequestFacts, Tenant};
+use tracker::http::{Encoding, batch, cookie, proxy};
+use tracker::intake::{self, Agents, Fact, Hit, IntakeError, Keys, Preparer, RequestFacts, Tenant};
 use tracker::{delivery, import, journal};
 
 /// Does something with an input; panics when what must hold does not.
@@ -36,10 +38,13 @@ pub(crate) const TABLE: &[(&str, Target)] = &[
     ("cursor", cursor),
     ("event", event),
     ("forwarded", forwarded),
+    ("geo_line", geo_line),
     ("hit", hit),
     ("inflate", inflate),
     ("json", json),
     ("log_line", log_line),
+    ("payment", payment),
+    ("path", path),
     ("segment", segment),
     ("url", url),
 ];
@@ -73,6 +78,31 @@ fn json(bytes: &[u8]) {
     let written = serde_json::to_vec(&value).expect("what was read can be written");
     assert!(!holds_nul(&value), "{value}");
     assert_eq!(intake::parse_json(&written, NESTING_MAX), Ok(value));
+}
+
+/// The path of a request for a server behind us: once cleaned it stays as it is, and whoever decodes
+/// it once and takes `\` for `/` still finds no way up.
+fn path(bytes: &[u8]) {
+    let path = text(bytes);
+    let Some(cleaned) = proxy::path::clean(&path) else { return };
+    assert!(cleaned.starts_with('/'), "{cleaned:?}");
+    assert_eq!(proxy::path::clean(&cleaned).as_deref(), Some(&*cleaned));
+    let decoded = decoded(cleaned.as_bytes());
+    let mut parts = decoded.split(|byte| matches!(byte, b'/' | b'\\'));
+    assert!(!parts.any(|part| matches!(part, b"." | b"..")), "{cleaned:?}");
+}
+
+/// Each `%` with two digits of base 16 as the byte they are.
+fn decoded(mut bytes: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some((first, rest)) = bytes.split_first() {
+        let digits = rest.get(..2).filter(|_| *first == b'%');
+        let byte = digits
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        all.push(byte.unwrap_or(*first));
+        bytes = if byte.is_some() { rest.get(2..).unwrap_or_default() } else { rest };
+    }
+    all
 }
 
 fn depth(value: &Value) -> usize {
@@ -120,6 +150,56 @@ fn hit(bytes: &[u8]) {
             length: bytes.len(),
         });
     }
+}
+
+/// The body of a payment: refused by field, or an event whose amounts are within bounds and whose
+/// payments have ids of their own; the same body makes the same ids.
+fn payment(bytes: &[u8]) {
+    let Ok(Value::Object(body)) = intake::parse_payments(bytes, NESTING_MAX) else { return };
+    let prepare = || {
+        let fields = intake::fields(&browser(), "", None, Some(body.clone()), None);
+        let (facts, length) = (Arc::new(browser()), bytes.len());
+        let hit = Hit { origin: Origin::Server, facts, fields, length };
+        preparer().prepare_as(Fact::Payment, hit)
+    };
+    let payments = |event: event::Event| match event.body {
+        Body::Payment(payments) => payments,
+        other => panic!("{other:?}"),
+    };
+    let event = match prepare() {
+        Ok(prepared) => prepared.event,
+        Err(IntakeError::Invalid { field, message }) => {
+            return assert!(!field.is_empty() && !message.is_empty());
+        }
+        Err(IntakeError::TooLarge { length, max }) => return assert!(length > max),
+        Err(error) => panic!("preparing has no journal: {error}"),
+    };
+    let record = event::encode(&event).expect("what was prepared can be written");
+    assert_eq!(event::decode(&record).expect("what was written can be read"), event);
+    let first = payments(event);
+    let ids: std::collections::BTreeSet<_> =
+        first.lines.iter().map(|line| line.id.uuid()).collect();
+    assert_eq!(ids.len(), first.lines.len(), "{first:?}");
+    if first.lines.iter().all(|line| line.orid.is_some()) {
+        let again = payments(prepare().expect("as before").event);
+        assert!(first.lines.iter().zip(&again.lines).all(|(a, b)| a.id == b.id), "{again:?}");
+    }
+}
+
+/// Lines of a file of places rise and never overlap; what is wrong with the others is said.
+fn geo_line(bytes: &[u8]) {
+    let mut lines = Lines::default();
+    let mut builder = Builder::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Ok(line) = std::str::from_utf8(line) else { continue };
+        if let Ok(range) = lines.read(line) {
+            assert_eq!(range.first.is_ipv4(), range.last.is_ipv4(), "{range:?}");
+            assert!(range.first <= range.last, "{range:?}");
+            builder.add(range.first, range.last, &range.place).expect("few ranges");
+        }
+    }
+    let mut file = Vec::new();
+    builder.write(&mut file, "fuzz", 0).expect("memory takes it");
 }
 
 /// Agent, language and referrer, each on a line of its own: a verdict, and texts within bounds.

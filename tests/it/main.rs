@@ -11,10 +11,13 @@
     reason = "a test fails by panicking"
 )]
 
+mod http_acme;
 mod http_control;
 mod http_hostile;
 mod http_keys;
 mod http_ops;
+mod http_proxy;
 mod http_server;
+mod http_tls;
 mod http_track;
 mod support;

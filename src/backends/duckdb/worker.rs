@@ -42,9 +42,6 @@ const CURSOR_ROWS_MAX: u64 = 10_000;
 /// Times the library may report unreadable bytes in a row before the file is set aside.
 const CORRUPT_MAX: u32 = 2;
 
-/// Lower priority than the threads that serve requests.
-const NICE: i32 = 5;
-
 /// What the worker is asked.
 pub(super) enum Command {
     /// Which file this is.
@@ -82,7 +79,6 @@ impl Worker {
 
     /// Serves commands until the channel or the store is closed.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
-        lower_priority(NICE);
         let _ = self.guarded(Self::ready);
         loop {
             match commands.recv_timeout(IDLE) {
@@ -347,12 +343,6 @@ fn append_rows(database: &Database, table: &str, events: &[Arc<Event>]) -> Resul
     }
     appender.flush()?;
     Ok(())
-}
-
-/// Best effort: without the right to do so the thread keeps its priority.
-pub(super) fn lower_priority(nice: i32) {
-    let thread = rustix::thread::gettid();
-    let _ = rustix::process::setpriority_process(Some(thread), nice);
 }
 
 /// The error with its causes, for a person.

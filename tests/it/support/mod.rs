@@ -17,7 +17,7 @@ use tracker::config::{Durability, IntakeConfig, JournalConfig, ServerConfig, Tls
 use tracker::delivery::SinkHealth;
 use tracker::event::{self, Body, Event};
 use tracker::geo::GeoDb;
-use tracker::http::{AppState, Reading, Server};
+use tracker::http::{AppState, Certificates, Proxies, Reading, Server};
 use tracker::intake::Intake;
 use tracker::journal::{Journal, Position, RealFs};
 use tracker::telemetry::Metrics;
@@ -38,6 +38,7 @@ pub struct Setup {
 pub struct Served {
     pub http: SocketAddr,
     pub https: SocketAddr,
+    pub redirect: Option<SocketAddr>,
     pub app: AppState,
     pub sinks: Arc<Mutex<Vec<SinkHealth>>>,
     pub folder: TempDir,
@@ -58,7 +59,10 @@ impl Served {
             server: ServerConfig {
                 listen_http: Some(([127, 0, 0, 1], 0).into()),
                 listen_https: Some(([127, 0, 0, 1], 0).into()),
+                listen_redirect: None,
+                public_host: None,
                 tls: TlsConfig::Generated { directory: at("tls") },
+                acme: None,
                 data_directory: folder.path().to_owned(),
                 http: tracker::config::HttpConfig::default(),
                 stop_deadline: Duration::from_millis(1500),
@@ -90,6 +94,14 @@ impl Served {
         .unwrap();
         let sinks = Arc::new(Mutex::new(Vec::new()));
         let health = Arc::clone(&sinks);
+        let certificates = Certificates::open(
+            &setup.server,
+            &setup.intake.domains,
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        )
+        .unwrap();
+        let proxies = Proxies::open(&setup.server.http.proxies, &metrics).unwrap();
         let app = AppState {
             intake: Arc::new(intake),
             journal,
@@ -102,13 +114,15 @@ impl Served {
             reading: Reading::from(&setup.intake),
             started_at: Utc::now(),
             durability: Durability::Disk,
-            domains: Vec::new(),
+            certificates,
+            proxies,
         };
         let server = Server::bind(&setup.server, app.clone()).unwrap();
         let (http, https) = (server.http_address().unwrap(), server.https_address().unwrap());
+        let redirect = server.redirect_address();
         let stop = CancellationToken::new();
         let task = Some(tokio::spawn(server.serve(stop.clone())));
-        Self { http, https, app, sinks, folder, stop, task }
+        Self { http, https, redirect, app, sinks, folder, stop, task }
     }
 
     /// `http://…` and the path.
