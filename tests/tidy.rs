@@ -311,7 +311,8 @@ fn columns_of(sql: &str, table: &str) -> Option<BTreeSet<String>> {
     let lines = body.lines().map(str::trim).filter(|line| !line.starts_with("--"));
     let mut columns: BTreeSet<String> =
         lines.filter_map(|line| identifier(line.trim_start_matches('"'))).collect();
-    let added = sql.split(&format!("alter table {table} add column ")).skip(1);
+    let addition = format!("alter table {table} add column ");
+    let added = sql.split(&addition).skip(1);
     columns.extend(added.filter_map(|rest| identifier(rest.trim_start_matches('"'))));
     Some(columns)
 }

@@ -44,7 +44,7 @@ pub(super) static PAYMENTS: ListTable<Payment> = ListTable {
         Column { name: "payment", cell: |_, p| maybe(p.payment) },
         Column { name: "currency", cell: |_, p| (&p.currency).into() },
         Column { name: "country", cell: |_, p| maybe(p.country.as_ref()) },
-        Column { name: "rcode", cell: |e, p| maybe(p.rcode.as_ref()) },
+        Column { name: "rcode", cell: |_, p| maybe(p.rcode.as_ref()) },
         Column { name: "region", cell: |_, p| maybe(p.region.as_ref()) },
         Column { name: "campaign_id", cell: |_, p| maybe(p.campaign_id.as_ref()) },
         Column { name: "invoiced_at", cell: |_, p| maybe(p.invoiced_at) },
@@ -87,5 +87,24 @@ fn payments(event: &Event) -> Option<&Payments> {
     match &event.body {
         Body::Payment(payments) => Some(payments),
         Body::Track(_) | Body::Agreement(_) | Body::Quarantine(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AnyTable, samples};
+    use super::*;
+
+    #[test]
+    fn no_column_of_a_full_payment_is_empty() {
+        let event = samples::payment(1);
+        for table in [&PAYMENTS as &dyn AnyTable, &LTV] {
+            let mut cells = Vec::new();
+            assert_eq!(table.rows(&event, &mut cells), 1, "{}", table.name());
+            let named = table.columns().into_iter().zip(&cells);
+            let empty: Vec<_> = named.filter(|(_, cell)| **cell == Cell::Null).collect();
+            assert_eq!(empty, [], "{}", table.name());
+            assert!(!table.has_row(&samples::event(1)), "{}", table.name());
+        }
     }
 }
