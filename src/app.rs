@@ -129,9 +129,7 @@ impl Parts {
         let delivery = Arc::new(delivery);
         await_critical(config, &connected).await?;
 
-        let geo = GeoDb::open(config.intake.geo_ip_database.as_deref())
-            .context("opening the database of places")?;
-        let geo = Arc::new(geo);
+        let geo = Arc::new(open_places(config)?);
         let intake = Intake::open(
             &config.intake,
             Arc::clone(&geo),
@@ -151,6 +149,8 @@ impl Parts {
         let state = AppState {
             intake: Arc::new(intake),
             journal: journal.clone(),
+            store: store.clone(),
+            geo,
             health: Arc::new({
                 let delivery = Arc::clone(&delivery);
                 move || delivery.health()
@@ -173,7 +173,7 @@ impl Parts {
         let reloader = Arc::new(Reloader {
             reread,
             reload: server.reload(),
-            now: Mutex::new(Now { config: config.clone(), state: state.clone(), geo }),
+            now: Mutex::new(Now { config: config.clone(), state: state.clone() }),
         });
         let handlers = handlers(config, state, store, &journal, &reloader);
         let control = Control::bind(&data.join("tracker.sock"), handlers)
@@ -181,6 +181,14 @@ impl Parts {
             .context("opening the control socket")?;
         Ok(Self { journal, delivery, server, control, reloader })
     }
+}
+
+/// The database of places as configured; none where places are not wanted.
+fn open_places(config: &Config) -> anyhow::Result<GeoDb> {
+    if !config.intake.geo_ip {
+        return Ok(GeoDb::none());
+    }
+    GeoDb::open(config.intake.geo_ip_database.as_deref()).context("opening the database of places")
 }
 
 /// Names every configured system; none is waited for.
@@ -264,7 +272,6 @@ struct Reloader {
 struct Now {
     config: Config,
     state: AppState,
-    geo: Arc<GeoDb>,
 }
 
 impl Reloader {
@@ -280,23 +287,24 @@ impl Reloader {
         notes.extend(
             waiting.into_iter().map(|key| format!("{key}: takes effect at the next start")),
         );
-        let built_in = |config: &Config| config.intake.geo_ip_database.is_none();
-        let geo = if built_in(&config) && built_in(&now.config) {
-            Arc::clone(&now.geo)
-        } else {
-            let geo = GeoDb::open(config.intake.geo_ip_database.as_deref());
-            Arc::new(geo.context("opening the database of places")?)
-        };
+        // The built-in database is the same every time; a file may hold something new.
+        let places =
+            |config: &Config| (config.intake.geo_ip, config.intake.geo_ip_database.clone());
+        let is_kept =
+            config.intake.geo_ip_database.is_none() && places(&config) == places(&now.config);
+        let geo =
+            if is_kept { Arc::clone(&now.state.geo) } else { Arc::new(open_places(&config)?) };
         let intake = now.state.intake.successor(&config.intake, Arc::clone(&geo))?;
         now.state.reload_certificates().context("reading the certificate")?;
         let state = AppState {
             intake: Arc::new(intake),
+            geo,
             http: config.server.http.clone(),
             reading: (&config.intake).into(),
             ..now.state.clone()
         };
         self.reload.apply(state.clone());
-        *now = Now { config, state, geo };
+        *now = Now { config, state };
         Ok(notes)
     }
 }

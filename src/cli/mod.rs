@@ -6,6 +6,7 @@
 mod doctor;
 mod format;
 mod import;
+mod import_geo;
 mod query;
 
 use std::collections::BTreeMap;
@@ -71,6 +72,8 @@ enum Command {
     Query(query::QueryArguments),
     /// Send a web server's access log as events through a running server.
     Import(import::ImportArguments),
+    /// Make a database of places from IP2Location's CSV files.
+    ImportGeo(import_geo::ImportGeoArguments),
     /// Put rows that a store refused back after a mend, through the running server.
     Replay(ConfigArgument),
     /// Bring the schema of every store up to date.
@@ -124,6 +127,7 @@ pub fn run(
         Some(Command::Check(at)) => check(&at.config, env),
         Some(Command::Query(query)) => query::run(&query, env),
         Some(Command::Import(import)) => import::run(&import, env),
+        Some(Command::ImportGeo(import)) => import_geo::run(&import),
         Some(Command::Migrate(at)) => migrate(&at.config, env),
         Some(Command::Replay(at)) => replay(&at.config, env),
         Some(Command::Prune(_)) => later("pruning"),

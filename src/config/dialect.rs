@@ -164,6 +164,7 @@ fn http(file: &mut Section<'_>) -> HttpConfig {
         timeout: timeout.unwrap_or(standard.timeout),
         pixel_wait: pixel_wait.unwrap_or(standard.pixel_wait),
         keys: keys::read(file),
+        payments_from: file.choice("PaymentsFrom", &keys::KINDS).unwrap_or(standard.payments_from),
         proxies: Vec::new(),
         limits: limits(file),
         websocket: websocket(file),
@@ -348,8 +349,8 @@ fn geo_ip_database(file: &mut Section<'_>, folder: &Path) -> Option<PathBuf> {
     let extension = path.extension().and_then(|extension| extension.to_str());
     if extension.is_some_and(|extension| extension.eq_ignore_ascii_case("bin")) {
         file.note(
-            "GeoIPDatabase: the BIN form cannot be read; give an MMDB file (import of IP2Location's \
-             CSV form is not in this version yet). The built-in country database is used",
+            "GeoIPDatabase: the BIN form cannot be read; `tracker import-geo` makes an MMDB file \
+             of IP2Location's CSV form. The built-in country database is used",
         );
         return None;
     }

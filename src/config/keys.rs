@@ -33,6 +33,10 @@ pub struct KeyConfig {
     pub hosts: Vec<String>,
 }
 
+/// The words for kinds.
+pub(super) const KINDS: [(&str, KeyKind); 2] =
+    [("server", KeyKind::Server), ("site", KeyKind::Site)];
+
 /// Reads `Keys`.
 pub(super) fn read(file: &mut Section<'_>) -> Vec<KeyConfig> {
     let sections = file.sections("Keys");
@@ -57,11 +61,10 @@ pub(super) fn read(file: &mut Section<'_>) -> Vec<KeyConfig> {
 }
 
 fn entry(section: &mut Section<'_>) -> Option<KeyConfig> {
-    let kinds = [("server", KeyKind::Server), ("site", KeyKind::Site)];
     let name = section.filled("Name");
     let key = section.filled("Key");
     let has_kind = section.filled("Kind").is_some();
-    let kind = section.choice("Kind", &kinds);
+    let kind = section.choice("Kind", &KINDS);
     let organization = section.filled("Organization").map(|text| text.trim().to_owned());
     let hosts = section.list("Hosts").unwrap_or_default();
     for (field, is_missing) in

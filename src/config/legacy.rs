@@ -34,7 +34,7 @@ const OWN_COUNT: &str = "requests are counted in the process, no database is ask
 const NO_COPY: &str = "every sink reads the journal itself; none forwards to another";
 
 /// The keys at the top.
-const TOP: [(&str, Fate); 67] = [
+const TOP: [(&str, Fate); 68] = [
     ("AccountHashMixer", Same),
     ("AllowOrigin", Same),
     ("ApiVersion", Rule),
@@ -100,6 +100,7 @@ const TOP: [(&str, Fate); 67] = [
     ("Durability", Same),
     ("HashMode", Same),
     ("Keys", Same),
+    ("PaymentsFrom", Same),
     ("LetsEncryptEmail", Same),
     ("Proxies", Same),
     ("PublicHost", Same),

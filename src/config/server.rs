@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::keys::KeyConfig;
+use super::keys::{KeyConfig, KeyKind};
 use super::{AcmeConfig, ProxyConfig, TlsConfig};
 
 /// Peers whose forwarding headers are believed.
@@ -47,6 +47,9 @@ pub struct HttpConfig {
     pub pixel_wait: Duration,
     /// `Keys`: servers and sites. Default none: one tenant, everything open.
     pub keys: Vec<KeyConfig>,
+    /// `PaymentsFrom`: whose key tells of payments, once there are keys. Default a server's: the keys
+    /// of sites are public, and whoever reads one could make up revenue.
+    pub payments_from: KeyKind,
     /// `ProxyUrl` and `Proxies`: requests that go to servers behind us.
     pub proxies: Vec<ProxyConfig>,
     /// How much one client may ask for.
@@ -69,6 +72,7 @@ impl Default for HttpConfig {
             timeout: Duration::from_secs(30),
             pixel_wait: Duration::from_millis(20),
             keys: Vec::new(),
+            payments_from: KeyKind::Server,
             proxies: Vec::new(),
             limits: LimitsConfig::default(),
             websocket: WebSocketConfig::default(),

@@ -51,6 +51,9 @@ pub enum ApiError {
     /// Not for this sender.
     #[error("{0}")]
     Forbidden(&'static str),
+    /// What was asked for is not known.
+    #[error("{0}")]
+    Unknown(&'static str),
     /// There is nothing here.
     #[error("nothing is served at this path")]
     NotFound,
@@ -65,6 +68,9 @@ pub enum ApiError {
         /// Seconds until one more request is allowed.
         retry_seconds: u64,
     },
+    /// What answers this is not there or does not answer.
+    #[error("{0}")]
+    Unavailable(&'static str),
     /// No connection is left for the sender: try again.
     #[error("too many connections, try again")]
     Connections,
@@ -118,12 +124,15 @@ impl ApiError {
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Unknown(_) | Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Connections | Self::Busy | Self::Full | Self::Failed | Self::UpstreamBusy => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Unavailable(_)
+            | Self::Connections
+            | Self::Busy
+            | Self::Full
+            | Self::Failed
+            | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamDown | Self::UpstreamBroke => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -141,9 +150,10 @@ impl ApiError {
             Self::Broken => "broken_off",
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
-            Self::NotFound => "not_found",
+            Self::Unknown(_) | Self::NotFound => "not_found",
             Self::Method(_) => "method_not_allowed",
             Self::Limited { .. } => "rate_limited",
+            Self::Unavailable(_) => "unavailable",
             Self::Connections => "too_many_connections",
             Self::Busy => "overloaded",
             Self::Full => "journal_full",

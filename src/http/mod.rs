@@ -22,6 +22,7 @@ mod layers;
 mod lease;
 mod limits;
 mod ops;
+mod privacy;
 pub mod proxy;
 mod quota;
 mod server;
@@ -64,6 +65,11 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .merge(subtree(&native("str"), || any(track::str)))
         .merge(subtree(&native("img"), || any(track::img)))
         .merge(subtree(&native("ws"), || any(websocket::ws)))
+        .merge(subtree(&native("ltv"), || any(track::ltv)))
+        .merge(subtree(&native("ppi"), || any(privacy::unknown)))
+        .merge(exact(&native("ppi/agree"), || any(privacy::agree)))
+        .merge(exact(&native("ppi/jds"), || any(privacy::jurisdictions)))
+        .merge(exact(&native("ppi/geoip"), || any(privacy::geoip)))
         .route("/ping", any(ops::ping))
         .route("/status", any(ops::status))
         .route("/health", any(ops::health))
@@ -73,6 +79,11 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .fallback(proxy::or_not_found)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(shared), layers::around))
         .with_state(Arc::clone(shared))
+}
+
+/// A route with or without a slash at its end.
+fn exact(path: &str, handler: impl Fn() -> MethodRouter<Arc<Shared>>) -> Router<Arc<Shared>> {
+    Router::new().route(path, handler()).route(&format!("{path}/"), handler())
 }
 
 /// A route with or without a slash or a rest; a missing slash is never answered with a redirect,

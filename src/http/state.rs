@@ -12,11 +12,14 @@ use super::error::ApiError;
 use super::forwarded::{Disbelieved, Trusted};
 use super::keys::Keys;
 use super::limits::Limits;
+use super::privacy::Lookups;
 use super::proxy::Proxies;
 use super::tls::Certificates;
+use crate::backends::Store;
 use crate::clock::Clock;
 use crate::config::{Durability, HttpConfig, IntakeConfig};
 use crate::delivery::SinkHealth;
+use crate::geo::GeoDb;
 use crate::intake::Intake;
 use crate::journal::Journal;
 use crate::telemetry::Metrics;
@@ -31,6 +34,10 @@ pub struct AppState {
     pub intake: Arc<Intake>,
     /// For its statistics.
     pub journal: Journal,
+    /// Answers what routes ask; the first configured system that can.
+    pub store: Option<Arc<dyn Store>>,
+    /// Where an address is; knows nothing with `UseGeoIP: false`.
+    pub geo: Arc<GeoDb>,
     /// How the sinks are.
     pub health: HealthSource,
     /// What operators see.
@@ -91,6 +98,8 @@ pub(super) struct Shared {
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
     pub(super) limits: Arc<Limits>,
+    /// Look-ups of addresses that are not the caller's own.
+    pub(super) lookups: Lookups,
     heavy: Arc<Semaphore>,
 }
 
@@ -107,6 +116,7 @@ impl Shared {
                 Arc::clone(&app.clock),
                 Arc::clone(&app.metrics),
             )),
+            lookups: Lookups::default(),
             heavy: Arc::new(Semaphore::new(cores)),
             app,
         }

@@ -1,4 +1,5 @@
-//! The routes that take events: `tr` and `img` for a visitor's own client, `str` for servers.
+//! The routes that take events: `tr` and `img` for a visitor's own client, `str` for servers; and `ltv`,
+//! which takes payments.
 //!
 //! `GET` reads the query, `POST` the body and not the query, `PUT` neither; other methods record
 //! nothing and get the route's ordinary answer (contract §1.5). An answer waits until the event is
@@ -20,8 +21,9 @@ use super::error::{ApiError, Detail, RETRY_SECONDS};
 use super::keys::Need;
 use super::state::Shared;
 use super::{answer, body, cookie, facts};
+use crate::config::KeyKind;
 use crate::event::{EventId, Origin, Reason};
-use crate::intake::{self, Hit, IntakeError, Receipt, Refusal, RequestFacts, VisitorCookie};
+use crate::intake::{self, Fact, Hit, IntakeError, Receipt, Refusal, RequestFacts, VisitorCookie};
 use crate::journal::Pending;
 
 const ACK: HeaderName = HeaderName::from_static("x-ack");
@@ -34,7 +36,7 @@ const INLINE_EVENTS_MAX: usize = 256;
 
 /// `tr`: an event of the visitor's own client; the answer is empty.
 pub(super) async fn tr(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let route = Route { name: "tr", origin: Origin::Client, need: Need::Site };
+    let route = Route { name: "tr", origin: Origin::Client, need: Need::Site, fact: Fact::Track };
     match record(&shared, request, route).await {
         Ok(recorded) => recorded.finish(&shared, |_| answer::empty()).await,
         Err(error) => error.into_response(),
@@ -43,7 +45,8 @@ pub(super) async fn tr(State(shared): State<Arc<Shared>>, request: Request) -> R
 
 /// `str`: an event of a server; the answer is its id.
 pub(super) async fn str(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let route = Route { name: "str", origin: Origin::Server, need: Need::Server };
+    let route =
+        Route { name: "str", origin: Origin::Server, need: Need::Server, fact: Fact::Track };
     let id = |id: EventId| answer::json(StatusCode::OK, &id);
     match record(&shared, request, route).await {
         Ok(recorded) => recorded.finish(&shared, id).await,
@@ -53,24 +56,39 @@ pub(super) async fn str(State(shared): State<Arc<Shared>>, request: Request) -> 
 
 /// `img`: as `tr`, for pages and mails without script; the answer is a picture, whatever happened.
 pub(super) async fn img(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let route = Route { name: PIXEL, origin: Origin::Client, need: Need::Site };
+    let route = Route { name: PIXEL, origin: Origin::Client, need: Need::Site, fact: Fact::Track };
     match record(&shared, request, route).await {
         Ok(recorded) => recorded.finish_pixel(&shared).await,
         Err(error) => pixel_of(error),
     }
 }
 
+/// `ltv`: payments; the answer is empty. Who may tell of them is `PaymentsFrom`'s to say.
+pub(super) async fn ltv(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let need = match shared.app.http.payments_from {
+        KeyKind::Server => Need::Server,
+        KeyKind::Site => Need::Site,
+    };
+    let route = Route { name: "ltv", origin: Origin::Server, need, fact: Fact::Payment };
+    match record(&shared, request, route).await {
+        Ok(recorded) => recorded.finish(&shared, |_| answer::empty()).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// What distinguishes the routes.
 #[derive(Clone, Copy)]
-struct Route {
-    name: &'static str,
-    origin: Origin,
-    need: Need,
+pub(super) struct Route {
+    pub(super) name: &'static str,
+    pub(super) origin: Origin,
+    pub(super) need: Need,
+    pub(super) fact: Fact,
 }
 
 /// What became of a request, before its durability is known.
-struct Recorded {
+pub(super) struct Recorded {
     parts: Parts,
-    facts: Arc<RequestFacts>,
+    pub(super) facts: Arc<RequestFacts>,
     outcome: Outcome,
 }
 
@@ -95,7 +113,11 @@ pub(super) struct Item {
     taken: Result<Taken, ApiError>,
 }
 
-async fn record(
+/// Takes what a request says; the answer is made of what comes back.
+///
+/// # Errors
+/// When the request as a whole was not taken.
+pub(super) async fn record(
     shared: &Arc<Shared>,
     request: Request,
     route: Route,
@@ -111,7 +133,11 @@ async fn record(
         shared: Arc::clone(shared),
         facts: Arc::clone(&facts),
         origin: route.origin,
-        rest: rest(parts.uri.path()),
+        fact: route.fact,
+        rest: match route.fact {
+            Fact::Agreement => String::new(),
+            Fact::Track | Fact::Payment => rest(parts.uri.path()),
+        },
         query: None,
     };
     let outcome = match parts.method {
@@ -135,6 +161,8 @@ pub(super) struct Taker {
     pub(super) shared: Arc<Shared>,
     pub(super) facts: Arc<RequestFacts>,
     pub(super) origin: Origin,
+    /// What the hits become.
+    pub(super) fact: Fact,
     /// The path behind the route.
     pub(super) rest: String,
     /// What every event of a body is merged with: the query of a frame's handshake.
@@ -166,6 +194,10 @@ impl Taker {
 
     fn whole(&self, form: Form, body: &Bytes) -> Result<Outcome, ApiError> {
         match form {
+            Form::Empty if self.fact == Fact::Agreement => {
+                let message = "the body is empty: who agreed to what?".to_owned();
+                Err(self.unread(ApiError::Malformed { field: None, message }, body))
+            }
             Form::Empty => self.bodiless(self.query.as_deref()).map(Outcome::One),
             Form::Single => match self.parse(body) {
                 Ok(fields) => self.with_body(fields, body.len()).map(Outcome::One),
@@ -201,7 +233,12 @@ impl Taker {
 
     /// The fields of one event; `null` says nothing, other values than objects are none.
     fn parse(&self, bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
-        match intake::parse_json(bytes, self.shared.app.reading.nesting_max)? {
+        let nesting_max = self.shared.app.reading.nesting_max;
+        let parsed = match self.fact {
+            Fact::Payment => intake::parse_payments(bytes, nesting_max)?,
+            Fact::Track | Fact::Agreement => intake::parse_json(bytes, nesting_max)?,
+        };
+        match parsed {
             Value::Object(fields) => Ok(fields),
             Value::Null => Ok(Map::new()),
             other => Err(ApiError::Malformed {
@@ -221,7 +258,7 @@ impl Taker {
         body: Option<Map<String, Value>>,
         length: usize,
     ) -> Result<Taken, ApiError> {
-        match self.shared.app.intake.accept(self.hit(query, body, length)) {
+        match self.shared.app.intake.accept_as(self.fact, self.hit(query, body, length)) {
             Ok(Receipt { id, pending, cookie }) => Ok(Taken { id, pending: Some(pending), cookie }),
             // Not stored because its sender wished so; that is no failure.
             Err(IntakeError::Private) => {
@@ -279,7 +316,11 @@ impl Taken {
 
 impl Recorded {
     /// The answer once everything is durable; `one` makes the body for a single event.
-    async fn finish(self, shared: &Shared, one: impl FnOnce(EventId) -> Response) -> Response {
+    pub(super) async fn finish(
+        self,
+        shared: &Shared,
+        one: impl FnOnce(EventId) -> Response,
+    ) -> Response {
         let scope = facts::scope(shared, &self.parts, &self.facts.host);
         match self.outcome {
             Outcome::Nothing => one(EventId::generate()),

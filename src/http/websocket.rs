@@ -40,7 +40,7 @@ use super::state::Shared;
 use super::track::{self, INLINE_BYTES_MAX, Outcome, Taker};
 use super::{cookie, facts};
 use crate::event::Origin;
-use crate::intake::Refusal;
+use crate::intake::{Fact, Refusal};
 
 /// The route's name in facts.
 pub(super) const ROUTE: &str = "ws";
@@ -94,7 +94,14 @@ async fn handshake(shared: &Arc<Shared>, request: Request) -> Result<Response, A
     let (acks, query) = without_ack(parts.uri.query().unwrap_or_default());
     let rest = track::rest(parts.uri.path());
     let (shared, facts) = (Arc::clone(shared), Arc::new(facts));
-    let mut taker = Taker { shared, facts, origin: Origin::Client, rest, query: Some(query) };
+    let mut taker = Taker {
+        shared,
+        facts,
+        origin: Origin::Client,
+        fact: Fact::Track,
+        rest,
+        query: Some(query),
+    };
     // The cookie can only be set now, so the visitor is known before the first event.
     let cookie = taker.shared.app.intake.greet(taker.hit(taker.query.as_deref(), None, 0));
     Arc::make_mut(&mut taker.facts).greeted = cookie.as_ref().map(|cookie| cookie.vid);

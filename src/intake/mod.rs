@@ -20,6 +20,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use thiserror::Error;
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::IntakeConfig;
@@ -124,6 +125,8 @@ pub struct VisitorCookie {
     pub vid: VisitorId,
     /// Registrable domain by the public suffix list; `None` = host-only cookie.
     pub domain: Option<String>,
+    /// What the visitor agreed to, for an agreement: then this is remembered, not the visitor.
+    pub agreed: Option<i64>,
 }
 
 /// Why an event was not taken: one variant for each reaction.
@@ -299,9 +302,11 @@ impl Preparer {
             Special::Agreement(agreement) => agreement::finish(draft, agreement),
         };
         self.policy.apply(&mut event, &facts, &self.keys);
-        let may_set = fact == Fact::Track && event.origin == Origin::Client;
-        let cookie = event.who.vid.filter(|_| may_set);
-        let cookie = cookie.map(|vid| VisitorCookie { vid, domain: cookie_domain(&facts.host) });
+        let agreed = event.consent.cflags.filter(|_| fact == Fact::Agreement);
+        let may_set = fact == Fact::Track || agreed.is_some();
+        let vid = event.who.vid.filter(|_| event.origin == Origin::Client && may_set);
+        let domain = || cookie_domain(&facts.host);
+        let cookie = vid.map(|vid| VisitorCookie { vid, domain: domain(), agreed });
         Ok(Prepared { event, cookie, is_time_replaced })
     }
 }
@@ -417,6 +422,13 @@ impl Intake {
             Ok(Receipt { id: event.id, pending, cookie: None })
         };
         set_aside().inspect_err(|error| self.metrics.refused(error.label()))
+    }
+
+    /// The id that stands for `text` in this installation, as fields are read; `None` where it is
+    /// malformed or the zero id.
+    pub fn id_of(&self, text: &str) -> Option<Uuid> {
+        let value = Value::String(text.to_owned());
+        build::id(value, &self.preparer.keys).ok().flatten().map(|(id, _)| id)
     }
 
     /// Counts an event that the transport refused and told its sender about.

@@ -474,3 +474,145 @@ fn credit(credits: &mut Vec<Credit>, event: &Event, payment: &Payment, paid: Mon
 fn invalid(field: &str, message: &str) -> IntakeError {
     IntakeError::Invalid { field: field.to_owned(), message: message.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::HashMode;
+
+    fn keys() -> Keys {
+        Keys::from_bytes([7; 32], HashMode::Keyed, "")
+    }
+
+    fn read(body: &str) -> Result<Lines, IntakeError> {
+        let Value::Object(mut fields) = parse_payments(body.as_bytes(), 64).unwrap() else {
+            panic!("{body}")
+        };
+        take(&mut fields, &keys(), &Bounds { text_bytes_max: 100, nesting_max: 8 })
+    }
+
+    fn one(body: &str) -> (Payment, Money) {
+        let line = read(body).unwrap().lines.remove(0);
+        (line.payment, line.paid)
+    }
+
+    #[test]
+    fn amounts_keep_every_digit_of_the_text() {
+        for (written, expect) in [
+            ("99.99", "99.9900"),
+            ("0.1", "0.1000"),
+            ("12345678901234.5678", "12345678901234.5678"),
+            ("99999999999999.9999", "99999999999999.9999"),
+            ("-0.0001", "-0.0001"),
+            ("1e3", "1000.0000"),
+            ("1.5E-2", "0.0150"),
+            ("0.30000000000000004", "0.3000"),
+            ("0.00005", "0.0001"),
+            ("-0.00005", "-0.0001"),
+            ("0.00004999999999", "0.0000"),
+            ("\" 7.50 \"", "7.5000"),
+            ("\"+7\"", "7.0000"),
+        ] {
+            let (payment, paid) = one(&format!(r#"{{"amt":{written}}}"#));
+            assert_eq!(paid.to_string(), expect, "{written}");
+            assert_eq!(payment.revenue, Some(paid), "{written}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_amount_is_refused_with_its_field() {
+        let check = |body: &str, field: &str| match read(body) {
+            Err(IntakeError::Invalid { field: found, .. }) => assert_eq!(found, field, "{body}"),
+            Err(other) => panic!("{body}: {other}"),
+            Ok(_) => panic!("{body} was taken"),
+        };
+        check(r#"{"amt":"NaN"}"#, "amt");
+        check(r#"{"amt":"Infinity"}"#, "amt");
+        check(r#"{"amt":"-inf"}"#, "amt");
+        check(r#"{"amt":1e308}"#, "amt");
+        check(r#"{"amt":1e-400}"#, "amt");
+        check(r#"{"amt":100000000000000}"#, "amt");
+        check(r#"{"amt":99999999999999.99995}"#, "amt");
+        check(r#"{"amt":"12,50"}"#, "amt");
+        check(r#"{"amt":"1_000"}"#, "amt");
+        check(r#"{"amt":"0x10"}"#, "amt");
+        check(r#"{"amt":"."}"#, "amt");
+        check(r#"{"amt":"--1"}"#, "amt");
+        check(r#"{"amt":true}"#, "amt");
+        check(r#"{"amt":[1]}"#, "amt");
+        check(r#"{"amt":{}}"#, "amt");
+        check("{}", "amt");
+        check(r#"{"amt":""}"#, "amt");
+        check(r#"{"amt":1,"price":-1}"#, "price");
+        check(r#"{"amt":1,"cost":"-0.01"}"#, "cost");
+        check(r#"{"amt":1,"qty":-2}"#, "qty");
+        check(r#"{"amt":1,"tax":"x"}"#, "tax");
+        check(r#"{"amt":1,"currency":"XYZ"}"#, "currency");
+        check(r#"{"amt":1,"currency":840}"#, "currency");
+        check(r#"{"amt":1,"refund":"perhaps"}"#, "refund");
+        check(r#"{"payments":[{"amt":1},{"amt":"x"}]}"#, "payments[1].amt");
+        check(r#"{"payments":[{"amt":1},2]}"#, "payments[1]");
+        check(r#"{"payments":{"amt":1}}"#, "payments");
+        check(r#"{"payments":[{"amt":1,"currency":"??"}]}"#, "payments[0].currency");
+    }
+
+    #[test]
+    fn currencies_are_those_of_iso_4217_in_any_case() {
+        for (sent, expect) in
+            [(r#""usd""#, "USD"), (r#"" EUR ""#, "EUR"), ("null", "USD"), (r#""""#, "USD")]
+        {
+            assert_eq!(one(&format!(r#"{{"amt":1,"currency":{sent}}}"#)).0.currency, expect);
+        }
+        assert_eq!(one(r#"{"amt":1}"#).0.currency, "USD");
+    }
+
+    #[test]
+    fn a_refund_takes_away() {
+        for (body, expect) in [
+            (r#"{"amt":-5}"#, "-5.0000"),
+            (r#"{"amt":5,"refund":true}"#, "-5.0000"),
+            (r#"{"amt":-5,"refund":true}"#, "-5.0000"),
+            (r#"{"refund":5.25}"#, "-5.2500"),
+            (r#"{"refund":"5.25"}"#, "-5.2500"),
+            (r#"{"amt":5,"refund":false}"#, "5.0000"),
+            (r#"{"payment":5,"refund":"true"}"#, "-5.0000"),
+        ] {
+            assert_eq!(one(body).1.to_string(), expect, "{body}");
+        }
+    }
+
+    #[test]
+    fn no_field_is_lost_whatever_its_type() {
+        let (payment, _) =
+            one(r#"{"amt":1,"Product":{"a":1},"model":5,"qty":"2","duration":"x","paid_at":"soon",
+                "orid":"order-123","product_id":[1],"Colour":"red","AMT":2}"#);
+        assert_eq!(payment.model.as_deref(), Some("5"));
+        assert_eq!(payment.qty, Some(2.0));
+        assert_eq!(payment.orid.unwrap().uuid(), keys().id("order-123"));
+        let expect = json!({
+            "product": {"a": 1}, "duration": "x", "paid_at": "soon", "product_id": [1],
+            "orid": "order-123"
+        });
+        assert_eq!(Value::Object(payment.params), expect);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn every_amount_that_fits_reads_back(units in -Money::UNITS_MAX..=Money::UNITS_MAX) {
+            let money = Money::from_units(i128::from(units)).unwrap();
+            let (payment, paid) = one(&format!(r#"{{"amt":{money}}}"#));
+            prop_assert_eq!(paid, money);
+            prop_assert_eq!(payment.revenue, Some(money));
+        }
+
+        #[test]
+        fn any_text_is_an_amount_or_refused(text in ".{0,80}") {
+            let _ = amount(Value::String(text), Sign::Any);
+        }
+    }
+}

@@ -201,7 +201,8 @@ fn a_new_visitor_is_made_where_none_or_a_malformed_one_was_sent() {
 fn a_client_event_sets_the_cookie_for_the_registrable_domain_and_a_server_event_none() {
     let maker = preparer(&config());
     let prepared = maker.prepare(hit(facts(), json!({"vid": ID}))).unwrap();
-    let cookie = VisitorCookie { vid: ID.parse().unwrap(), domain: text("example.com") };
+    let cookie =
+        VisitorCookie { vid: ID.parse().unwrap(), domain: text("example.com"), agreed: None };
     assert_eq!(prepared.cookie, Some(cookie));
     let mut server = hit(facts(), json!({"vid": ID}));
     server.origin = Origin::Server;

@@ -67,3 +67,20 @@ const COLUMNS: &[Column<Agreement>] = &[
     Column { name: "ingest_node", cell: |e, _| (&*e.ingest.node).into() },
     Column { name: "ingest_seq", cell: |e, _| e.ingest.seq.cast_signed().into() },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AnyTable, samples};
+    use super::*;
+
+    #[test]
+    fn no_column_of_a_full_agreement_is_empty() {
+        let event = samples::agreement(1);
+        let mut cells = Vec::new();
+        assert_eq!(AGREEMENTS.rows(&event, &mut cells), 1);
+        let named = AGREEMENTS.columns().into_iter().zip(&cells);
+        let empty: Vec<_> = named.filter(|(_, cell)| **cell == Cell::Null).collect();
+        assert_eq!(empty, []);
+        assert!(!AGREED.has_row(&samples::event(1)));
+    }
+}

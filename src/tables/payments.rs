@@ -89,3 +89,22 @@ fn payments(event: &Event) -> Option<&Payments> {
         Body::Track(_) | Body::Agreement(_) | Body::Quarantine(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AnyTable, samples};
+    use super::*;
+
+    #[test]
+    fn no_column_of_a_full_payment_is_empty() {
+        let event = samples::payment(1);
+        for table in [&PAYMENTS as &dyn AnyTable, &LTV] {
+            let mut cells = Vec::new();
+            assert_eq!(table.rows(&event, &mut cells), 1, "{}", table.name());
+            let named = table.columns().into_iter().zip(&cells);
+            let empty: Vec<_> = named.filter(|(_, cell)| **cell == Cell::Null).collect();
+            assert_eq!(empty, [], "{}", table.name());
+            assert!(!table.has_row(&samples::event(1)), "{}", table.name());
+        }
+    }
+}

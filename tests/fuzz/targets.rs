@@ -19,9 +19,11 @@ use serde_json::Value;
 use tracker::config::{Config, IntakeConfig, TrustedProxy};
 use tracker::event::{self, Body, Origin, Verdict};
 use tracker::geo::GeoDb;
+use tracker::geo::ip2location::Lines;
+use tracker::geo::mmdb::Builder;
 use tracker::http::forwarded::{self, Trusted};
 use tracker::http::{Encoding, Frame, batch, cookie, proxy};
-use tracker::intake::{self, Agents, Hit, IntakeError, Keys, Preparer, RequestFacts, Tenant};
+use tracker::intake::{self, Agents, Fact, Hit, IntakeError, Keys, Preparer, RequestFacts, Tenant};
 use tracker::{delivery, import, journal};
 
 /// Does something with an input; panics when what must hold does not.
@@ -37,11 +39,13 @@ pub(crate) const TABLE: &[(&str, Target)] = &[
     ("event", event),
     ("forwarded", forwarded),
     ("frame", frame),
+    ("geo_line", geo_line),
     ("hit", hit),
     ("inflate", inflate),
     ("json", json),
     ("log_line", log_line),
     ("lz4", lz4),
+    ("payment", payment),
     ("path", path),
     ("segment", segment),
     ("url", url),
@@ -150,6 +154,56 @@ fn hit(bytes: &[u8]) {
     }
 }
 
+/// The body of a payment: refused by field, or an event whose amounts are within bounds and whose
+/// payments have ids of their own; the same body makes the same ids.
+fn payment(bytes: &[u8]) {
+    let Ok(Value::Object(body)) = intake::parse_payments(bytes, NESTING_MAX) else { return };
+    let prepare = || {
+        let fields = intake::fields(&browser(), "", None, Some(body.clone()), None);
+        let (facts, length) = (Arc::new(browser()), bytes.len());
+        let hit = Hit { origin: Origin::Server, facts, fields, length };
+        preparer().prepare_as(Fact::Payment, hit)
+    };
+    let payments = |event: event::Event| match event.body {
+        Body::Payment(payments) => payments,
+        other => panic!("{other:?}"),
+    };
+    let event = match prepare() {
+        Ok(prepared) => prepared.event,
+        Err(IntakeError::Invalid { field, message }) => {
+            return assert!(!field.is_empty() && !message.is_empty());
+        }
+        Err(IntakeError::TooLarge { length, max }) => return assert!(length > max),
+        Err(error) => panic!("preparing has no journal: {error}"),
+    };
+    let record = event::encode(&event).expect("what was prepared can be written");
+    assert_eq!(event::decode(&record).expect("what was written can be read"), event);
+    let first = payments(event);
+    let ids: std::collections::BTreeSet<_> =
+        first.lines.iter().map(|line| line.id.uuid()).collect();
+    assert_eq!(ids.len(), first.lines.len(), "{first:?}");
+    if first.lines.iter().all(|line| line.orid.is_some()) {
+        let again = payments(prepare().expect("as before").event);
+        assert!(first.lines.iter().zip(&again.lines).all(|(a, b)| a.id == b.id), "{again:?}");
+    }
+}
+
+/// Lines of a file of places rise and never overlap; what is wrong with the others is said.
+fn geo_line(bytes: &[u8]) {
+    let mut lines = Lines::default();
+    let mut builder = Builder::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Ok(line) = std::str::from_utf8(line) else { continue };
+        if let Ok(range) = lines.read(line) {
+            assert_eq!(range.first.is_ipv4(), range.last.is_ipv4(), "{range:?}");
+            assert!(range.first <= range.last, "{range:?}");
+            builder.add(range.first, range.last, &range.place).expect("few ranges");
+        }
+    }
+    let mut file = Vec::new();
+    builder.write(&mut file, "fuzz", 0).expect("memory takes it");
+}
+
 /// Agent, language and referrer, each on a line of its own: a verdict, and texts within bounds.
 fn agent(bytes: &[u8]) {
     let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
@@ -208,7 +262,11 @@ fn cookies(bytes: &[u8]) {
     }
     let mut headers = HeaderMap::new();
     let vid = "14fb0860-b4bf-11e9-8971-7b80435315ac".parse().expect("an id");
-    cookie::set(&mut headers, &intake::VisitorCookie { vid, domain }, cookie::Scope::Plain);
+    cookie::set(
+        &mut headers,
+        &intake::VisitorCookie { vid, domain, agreed: None },
+        cookie::Scope::Plain,
+    );
     assert!(headers.len() <= 1);
 }
 

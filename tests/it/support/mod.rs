@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracker::backends::Store;
 use tracker::clock::{Clock, SystemClock};
 use tracker::config::{Durability, IntakeConfig, JournalConfig, ServerConfig, TlsConfig};
 use tracker::delivery::SinkHealth;
@@ -27,6 +28,10 @@ pub struct Setup {
     pub server: ServerConfig,
     /// Fields and privacy.
     pub intake: IntakeConfig,
+    /// What routes ask; none.
+    pub store: Option<Arc<dyn Store>>,
+    /// Where an address is; knows nothing.
+    pub geo: GeoDb,
 }
 
 /// A running server; stops and removes its folder when dropped.
@@ -63,6 +68,8 @@ impl Served {
                 stop_deadline: Duration::from_millis(1500),
             },
             intake: IntakeConfig::new(at("keys")),
+            store: None,
+            geo: GeoDb::none(),
         };
         change(&mut setup);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -79,7 +86,7 @@ impl Served {
         .unwrap();
         let intake = Intake::open(
             &setup.intake,
-            Arc::new(GeoDb::none()),
+            Arc::new(setup.geo.clone()),
             journal.clone(),
             Arc::clone(&clock),
             Arc::clone(&metrics),
@@ -98,6 +105,8 @@ impl Served {
         let app = AppState {
             intake: Arc::new(intake),
             journal,
+            store: setup.store,
+            geo: Arc::new(setup.geo),
             health: Arc::new(move || health.lock().unwrap().clone()),
             metrics,
             clock,
