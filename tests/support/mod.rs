@@ -85,26 +85,29 @@ impl Site {
             .expect("starting the program");
         let mut lines = BufReader::new(child.stdout.take().expect("its standard output"));
         let mut said = String::new();
-        let address = loop {
+        let (mut http, mut https) = (None, None);
+        while !said.contains("data in ") {
             let mut line = String::new();
             if lines.read_line(&mut line).expect("reading its output") == 0 {
                 let log = std::fs::read_to_string(self.path().join("log")).unwrap_or_default();
                 panic!("the program ended at start:\n{said}\n{log}");
             }
-            said.push_str(&line);
-            if let Some((_, rest)) = line.split_once("http://") {
-                let end = rest.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit());
-                let text = &rest[..end.unwrap_or(rest.len())];
-                break text.parse::<SocketAddr>().expect("an address after http://");
+            if let Some((scheme, address)) =
+                line.strip_prefix("tracker listens on ").and_then(|line| line.split_once("://"))
+            {
+                let address: SocketAddr = address.trim().parse().expect("an address");
+                *(if scheme == "https" { &mut https } else { &mut http }) = Some(address);
             }
-        };
+            said.push_str(&line);
+        }
+        let address = http.expect("a listener for plain HTTP");
         let listening = started.elapsed();
         // Keep reading, or the program would stall on a full pipe.
         std::thread::spawn(move || {
             let mut rest = String::new();
             drop(lines.read_to_string(&mut rest));
         });
-        Server { child, address, listening }
+        Server { child, address, https, listening }
     }
 
     /// The rows of `sql`, asked through the command line as an analyst would.
@@ -140,6 +143,8 @@ pub struct Server {
     child: Child,
     /// Where it listens for plain HTTP.
     pub address: SocketAddr,
+    /// Where it listens for HTTPS, if it does.
+    pub https: Option<SocketAddr>,
     /// From spawn until it said where it listens.
     pub listening: Duration,
 }
