@@ -8,15 +8,12 @@
 //!
 //! `cargo bench --bench end_to_end -- [seconds per round] [rounds]` (default 6 and 3).
 
-#![allow(
+#![expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
     clippy::expect_used,
-    clippy::format_push_string,
     clippy::indexing_slicing,
-    clippy::missing_panics_doc,
-    clippy::needless_pass_by_value,
     clippy::panic,
     reason = "what fails here should fail the run, with the reason in words"
 )]

@@ -10,12 +10,10 @@
 //!
 //! `cargo bench --bench websocket -- [seconds per round] [rounds]` (default 4 and 3).
 
-#![allow(
+#![expect(
     clippy::cast_precision_loss,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::missing_panics_doc,
-    clippy::panic,
     reason = "what fails here should fail the run, with the reason in words"
 )]
 #[path = "../tests/support/socket.rs"]

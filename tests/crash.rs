@@ -4,16 +4,8 @@
 //! exactly once when the program has come back, however often it was killed on the way.
 //! `TRACKER_CRASH_CYCLES` sets the number of kills (default 100).
 
-#![allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
+#![expect(
     clippy::expect_used,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::missing_panics_doc,
-    clippy::needless_pass_by_value,
-    clippy::panic,
     reason = "what fails here should fail the run, with the reason in words"
 )]
 mod support;

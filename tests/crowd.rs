@@ -1,11 +1,9 @@
 //! A crowd that only holds connections open, beside people who want something: it costs them nothing.
 
-#![allow(
+#![expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
     reason = "what fails here should fail the run with its reason"
 )]
 #[path = "support/socket.rs"]

@@ -1,11 +1,9 @@
 //! Money and consent through the real program: requests in, rows of DuckDB out.
 
-#![allow(
+#![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::missing_panics_doc,
     clippy::needless_pass_by_value,
-    clippy::panic,
     clippy::unwrap_used,
     reason = "a test fails by panicking"
 )]

@@ -1,12 +1,7 @@
 //! What an operator does to a running server, done to the program as built: new settings, a look at
 //! its health, a file that cannot be used.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "what fails here should fail the run with its reason"
-)]
+#![expect(clippy::expect_used, reason = "what fails here should fail the run with its reason")]
 mod support;
 
 use std::process::{Command, Output};

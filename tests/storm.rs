@@ -1,15 +1,8 @@
 //! More than the program can take, and everything it must still be true to: honest answers, bounded
 //! memory, and books that balance.
 
-#![allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
+#![expect(
     clippy::expect_used,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::missing_panics_doc,
-    clippy::needless_pass_by_value,
     clippy::panic,
     reason = "what fails here should fail the run, with the reason in words"
 )]

@@ -1,11 +1,5 @@
 //! Events by `WebSocket` through the program as built: the clients there are, and what an answer is worth.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "what fails here should fail the run with its reason"
-)]
 #[path = "support/socket.rs"]
 mod socket;
 mod support;

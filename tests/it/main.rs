@@ -1,9 +1,8 @@
 //! The server as its users meet it: requests over real sockets in, records of the journal out.
 
-#![allow(
+#![expect(
     unreachable_pub,
     clippy::unused_async,
-    clippy::format_collect,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
