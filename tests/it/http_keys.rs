@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tracker::config::{KeyConfig, KeyKind, Secret, TrustedProxy};
 use tracker::event::Event;
 
-use crate::support::{Served, client, json};
+use crate::support::{Served, client, json, until};
 
 const SERVER: &str = "5e7a1b8d3f6051c2a7e49f2c";
 const AGENT: &str = "77c2a7e49f2c5e7a1b8d3f60";
@@ -144,6 +144,8 @@ async fn a_pixel_shows_its_sites_key_in_the_address_and_stores_it_nowhere() {
     let path = format!("/tr/v1/img?ename=open&key={SITE}");
     let response = stranger(client().get(served.url(&path))).send().await.unwrap();
     assert_eq!(response.status(), 200);
+    // A pixel does not wait for the disk.
+    until("the pixel is stored", || !served.events().is_empty()).await;
     let event = served.events().remove(0);
     assert_eq!(oid(&event).as_deref(), Some(ACME));
     let record = tracker::event::encode(&event).unwrap();

@@ -95,7 +95,9 @@ async fn a_rate_lets_a_burst_through_and_then_so_many_in_a_second() {
     let served = limited(limits).await;
     let started = Instant::now();
     let (mut taken, mut refused) = (0_u32, 0);
-    while started.elapsed() < Duration::from_secs(1) {
+    // On a busy machine it takes longer until the requests are faster than the rate.
+    while refused == 0 || started.elapsed() < Duration::from_secs(1) {
+        assert!(started.elapsed() < Duration::from_secs(30), "{taken} and none was refused");
         let response = ask(&served, Method::GET, "/tr/v1/tr", "203.0.113.1").await;
         match response.status().as_u16() {
             200 => taken += 1,
@@ -109,7 +111,6 @@ async fn a_rate_lets_a_burst_through_and_then_so_many_in_a_second() {
     }
     let most = 5.0 + started.elapsed().as_secs_f64() * 5.0;
     assert!(f64::from(taken) <= most && taken >= 5, "{taken} of {most}");
-    assert!(refused > 0);
     assert_eq!(exceeded(&served, "address_rate", "refused"), refused);
     served.balance();
 }

@@ -15,6 +15,8 @@ use crate::support::{Served, builder, client, until};
 
 const VID: &str = "14fb0860-b4bf-11e9-8971-7b80435315ac";
 const PATH: &str = "/tr/v1/ws";
+/// What takes a second or two, on a machine that does much else besides.
+const SOON: Duration = Duration::from_secs(15);
 
 fn open(served: &Served, path: &str) -> Socket {
     Socket::open(served.http, path, &[])
@@ -343,7 +345,7 @@ async fn who_shows_no_sign_of_life_is_dropped_and_who_answers_pings_stays() {
         (pings, alive.reply())
     });
     let (took, bytes) = silent.await.unwrap();
-    assert!(took >= idle / 2 && took < 4 * idle, "{took:?}");
+    assert!(took >= idle / 2 && took < SOON, "{took:?}");
     assert_eq!(bytes[..2], [0x89, 0], "a ping");
     assert_eq!((bytes[2], &bytes[4..6]), (0x88, &1000_u16.to_be_bytes()[..]), "a goodbye");
     let (pings, reply) = answering.await.unwrap();
@@ -362,7 +364,7 @@ async fn a_frame_that_is_not_finished_ends_the_connection_whatever_stands_betwee
     let mut stream = socket.stream().try_clone().unwrap();
     std::thread::spawn(move || while stream.write_all(&[0x8a, 0x80, 0, 0, 0, 0]).is_ok() {});
     assert_eq!(socket.closed(), Some(1008));
-    assert!(started.elapsed() < 4 * idle, "{:?}", started.elapsed());
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
     served.balance();
 }
 
@@ -407,7 +409,7 @@ async fn above_its_rate_a_connection_is_read_more_slowly_and_loses_nothing() {
         }
         assert_eq!(served.app.metrics.events_stored.get() - before, events);
         let took = started.elapsed();
-        assert!(took >= Duration::from_millis(750) && took < Duration::from_secs(4), "{took:?}");
+        assert!(took >= Duration::from_millis(750) && took < SOON, "{took:?}");
     };
     // One second's worth is free; most of a second is waited for.
     check(100, "{}", 100);
