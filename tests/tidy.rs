@@ -48,6 +48,7 @@ const BOUND_CRATES: &[(&str, &[&str])] = &[
     ("axum", &["src/http/"]),
     ("clap", &["src/cli/"]),
     ("duckdb", &["src/backends/duckdb/"]),
+    ("governor", &["src/http/"]),
     ("maxminddb", &["src/geo/"]),
     // `/metrics` as JSON is computed from the same families that the text form prints.
     ("prometheus", &["src/telemetry/", "src/http/"]),

@@ -11,22 +11,28 @@
 //! larger. (The bound of the space-saving algorithm by Metwally, Agrawal and El Abbadi, 2005, within a
 //! set of [`WAYS`] places; it holds because what is spent only grows.)
 //!
-//! Rates are those of `quota.rs`. Days are those of UTC and are counted from the start of the
+//! Rates are counted by `governor`, whose own tables hold every client they ever met; so ours is the
+//! [`StateStore`] it counts in. Days are those of UTC and are counted from the start of the
 //! process: stores know addresses only as privacy left them, so an earlier count cannot be continued.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
+use governor::clock::Clock as _;
+use governor::middleware::StateInformationMiddleware;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::{Quota, RateLimiter};
 
 use super::error::ApiError;
 use super::facts::Caller;
 use super::keys::Presented;
-use super::quota::{Quota, nanos};
+use super::quota::{Time, quota};
 use super::state::Shared;
 use super::track;
 use crate::clock::Clock;
@@ -155,7 +161,6 @@ pub(super) struct Limits {
     address_day: Option<Day>,
     dry_run: bool,
     hasher: RandomState,
-    start: Instant,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
@@ -163,7 +168,15 @@ pub(super) struct Limits {
 struct Rate {
     kind: Kind,
     quota: Quota,
-    spent: Table<u64>,
+    limiter: RateLimiter<Turn, Table<Nanos>, Time, StateInformationMiddleware>,
+}
+
+/// A client that asks now.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Turn {
+    tag: u64,
+    /// In nanoseconds of [`Time`]: what was to be paid off by then is nothing any more.
+    now: u64,
 }
 
 struct Day {
@@ -183,17 +196,19 @@ impl Limits {
         let places = config.addresses_max;
         let rate = |kind, per_second: u32| {
             let burst = config.burst.unwrap_or(per_second.saturating_mul(BURST_SECONDS));
-            let spent = || Table::new(places, metrics.limit_inherited.clone());
-            Quota::new(per_second, burst).map(|quota| Rate { kind, quota, spent: spent() })
+            quota(per_second, burst).map(|quota| {
+                let spent = Table::new(places, metrics.limit_inherited.clone());
+                let limiter = RateLimiter::new(quota, spent, Time::new(Arc::clone(&clock)));
+                Rate { kind, quota, limiter }
+            })
         };
         let address_rate = rate(Kind::AddressRate, config.address_per_second);
         let key_rate = rate(Kind::KeyRate, config.key_per_second);
         let spent = || Table::new(places, metrics.limit_inherited.clone());
         let limit = config.address_per_day;
         let address_day = (limit > 0).then(|| Day { limit, spent: spent() });
-        let (hasher, start) = (RandomState::new(), clock.monotonic());
-        let dry_run = config.dry_run;
-        Self { address_rate, key_rate, address_day, dry_run, hasher, start, clock, metrics }
+        let (hasher, dry_run) = (RandomState::new(), config.dry_run);
+        Self { address_rate, key_rate, address_day, dry_run, hasher, clock, metrics }
     }
 
     /// Whether anything is limited at all.
@@ -245,8 +260,7 @@ impl Limits {
             return Ok(None);
         }
         let rate = if client.is_key { &self.key_rate } else { &self.address_rate };
-        let now = self.clock.monotonic().saturating_duration_since(self.start);
-        let rate = rate.as_ref().map(|rate| rate.spend(client.tag, nanos(now))).transpose()?;
+        let rate = rate.as_ref().map(|rate| rate.spend(client.tag)).transpose()?;
         let counts = class != Class::Rated && !client.is_key;
         let wall = self.clock.wall().timestamp().try_into().unwrap_or(0);
         let day = self.address_day.as_ref().filter(|_| counts);
@@ -256,15 +270,20 @@ impl Limits {
 }
 
 impl Rate {
-    fn spend(&self, tag: u64, now: u64) -> Result<Allowance, Exceeded> {
-        let (kind, quota, limit) = (self.kind, self.quota, self.quota.burst());
-        self.spent.with(tag, now, |paid_off| match quota.spend(paid_off, now, 1) {
-            Ok(remaining) => {
-                let reset = Duration::from_nanos(paid_off.saturating_sub(now));
-                Ok(Allowance { limit, remaining, reset })
+    fn spend(&self, tag: u64) -> Result<Allowance, Exceeded> {
+        let now = self.limiter.clock().now();
+        let burst = self.quota.burst_size().get();
+        match self.limiter.check_key(&Turn { tag, now: now.as_u64() }) {
+            Ok(left) => {
+                let remaining = left.remaining_burst_capacity();
+                let reset = self.quota.replenish_interval() * burst.saturating_sub(remaining);
+                Ok(Allowance { limit: burst.into(), remaining: remaining.into(), reset })
             }
-            Err(wait) => Err(Exceeded { kind, wait, limit }),
-        })
+            Err(until) => {
+                let wait = until.wait_time_from(now);
+                Err(Exceeded { kind: self.kind, wait, limit: burst.into() })
+            }
+        }
     }
 }
 
@@ -323,6 +342,22 @@ impl<S: Copy + Default + Ord> Table<S> {
         }
         place.tag = tag;
         spend(&mut place.spent)
+    }
+}
+
+/// The moment at which everything a client spent is paid off.
+impl StateStore for Table<Nanos> {
+    type Key = Turn;
+
+    fn measure_and_replace<T, F, E>(&self, turn: &Turn, spend: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.with(turn.tag, turn.now.into(), |paid_off| {
+            let (told, later) = spend(Some(*paid_off))?;
+            *paid_off = later;
+            Ok(told)
+        })
     }
 }
 
@@ -459,6 +494,32 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn no_second_is_given_more_than_the_burst_and_the_rate(
+            steps in prop::collection::vec(0_u64..400, 1..200),
+            per_second in 1_u32..50,
+            burst in 1_u32..20,
+        ) {
+            let config = LimitsConfig {
+                address_per_second: per_second,
+                burst: Some(burst),
+                ..LimitsConfig::default()
+            };
+            let (limits, clock, _) = limits(&config);
+            let (mut now, mut taken) = (0, 0_u64);
+            for step in steps {
+                now += step;
+                clock.advance(Duration::from_millis(step));
+                let spent = left(&limits, "203.0.113.1", Class::Rated);
+                taken += u64::from(spent.is_ok());
+                // A nanosecond is the least that one costs, so that a rate may be off by a part of it.
+                let most = u128::from(burst) * u128::from(1_000_000_000 / per_second)
+                    + u128::from(now) * 1_000_000;
+                prop_assert!(u128::from(taken) * u128::from(1_000_000_000 / per_second) <= most);
+                prop_assert!(spent.is_ok() || spent.unwrap_err().1 > Duration::ZERO);
+            }
+        }
 
         #[test]
         fn what_a_table_knows_is_never_less_than_what_was_spent(
