@@ -9,6 +9,7 @@ mod dialect;
 mod intake;
 mod journal;
 mod legacy;
+mod links;
 mod log;
 mod notify;
 mod section;
@@ -27,6 +28,7 @@ use serde_json::{Map, Value};
 pub use backends::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
 pub use intake::{DntPolicy, HashMode, IntakeConfig};
 pub use journal::{Durability, JournalConfig};
+pub use links::LinksConfig;
 pub use log::{LogConfig, LogFormat};
 pub use section::ConfigError;
 pub use server::{HttpConfig, ServerConfig, TlsConfig, TrustedProxy};
@@ -43,6 +45,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Domains, filters, geography, privacy switches.
     pub intake: IntakeConfig,
+    /// Destinations of redirects and links, static files.
+    pub links: LinksConfig,
     /// Folder, sizes, durability.
     pub journal: JournalConfig,
     /// What `Notify` lists; the embedded store when it lists nothing.

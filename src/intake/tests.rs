@@ -62,7 +62,7 @@ fn event(facts: RequestFacts, fields: Value) -> Event {
 fn track(event: &Event) -> &Track {
     match &event.body {
         Body::Track(track) => track,
-        Body::Quarantine(_) => panic!("quarantine"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -4,6 +4,7 @@
 //! and puts them into its own form. Adding a column is one line here and one migration a store.
 
 mod events;
+mod links;
 mod messages;
 mod quarantine;
 #[cfg(test)]
@@ -24,6 +25,8 @@ pub static ALL: &[&dyn AnyTable] = &[
     &messages::MSTORE,
     &messages::MTRIAGE,
     &messages::IMPRESSION_DAILY,
+    &links::REDIRECTS,
+    &links::REDIRECT_HISTORY,
     &quarantine::QUARANTINE,
 ];
 

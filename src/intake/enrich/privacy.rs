@@ -99,7 +99,7 @@ fn texts(event: &mut Event) -> impl Iterator<Item = &mut Option<String>> {
             &mut track.sink,
             &mut track.relation,
         ]),
-        Body::Quarantine(_) => None,
+        Body::Link(_) | Body::Quarantine(_) => None,
     };
     let head = [
         &mut who.org,

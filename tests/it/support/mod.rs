@@ -136,6 +136,7 @@ impl Served {
     pub fn names(&self) -> Vec<String> {
         let name = |event: Event| match event.body {
             Body::Track(track) => track.ename.unwrap_or_default(),
+            Body::Link(link) => link.urlfrom,
             Body::Quarantine(quarantine) => format!("!{}", quarantine.reason.as_str()),
         };
         self.events().into_iter().map(name).collect()
