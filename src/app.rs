@@ -24,6 +24,8 @@ use crate::delivery::{self, Delivery};
 use crate::geo::GeoDb;
 use crate::http::{AppState, Control, Handlers, Replay, Server};
 use crate::intake::Intake;
+use crate::links::Links;
+use crate::links::accounts::Accounts;
 use crate::journal::{Journal, RealFs};
 use crate::telemetry::{self, Metrics};
 
@@ -125,8 +127,12 @@ impl Parts {
             Arc::clone(&clock),
             Arc::clone(&metrics),
         )?;
+        let links = links(config, &connected, &delivery, &journal, &clock);
         let state = AppState {
             intake: Arc::new(intake),
+            links,
+            accounts: Arc::new(Accounts::new(store.clone(), Arc::clone(&clock))),
+            site: config.links.clone(),
             journal: journal.clone(),
             health: Arc::new({
                 let delivery = Arc::clone(&delivery);
@@ -151,6 +157,39 @@ impl Parts {
             .context("opening the control socket")?;
         Ok(Self { journal, delivery, server, control })
     }
+}
+
+/// Short links over the system that answers questions. What it may lack is read from the journal
+/// behind the start.
+fn links(
+    config: &Config,
+    connected: &[(Backend, crate::config::LimitsByTable)],
+    delivery: &Arc<Delivery>,
+    journal: &Journal,
+    clock: &Arc<dyn Clock>,
+) -> Arc<Links> {
+    let answering = connected.iter().find(|(backend, _)| backend.store.is_some());
+    let (name, store) = answering
+        .map(|(backend, _)| (backend.name.clone(), backend.store.clone()))
+        .unwrap_or_default();
+    let stored = Arc::new({
+        let (delivery, name) = (Arc::clone(delivery), name.clone());
+        move || delivery.stored(&name)
+    });
+    let api_version = config.server.http.api_version;
+    let links = Links::new(&config.links, api_version, store, stored, Arc::clone(clock));
+    links.will_recover();
+    let links = Arc::new(links);
+    let cursors = config.server.data_directory.join("cursors");
+    let (reading, journal) = (Arc::clone(&links), journal.clone());
+    // Nobody waits for its end but visitors, each with a deadline.
+    drop(tokio::task::spawn_blocking(move || {
+        let after = delivery::stored_cursor(&cursors, &name, "redirects").unwrap_or_default();
+        if let Err(error) = reading.recover(&journal, after) {
+            tracing::warn!(%error, "links that the store lacks could not be read from the journal");
+        }
+    }));
+    links
 }
 
 /// Names every configured system; none is waited for.

@@ -12,7 +12,7 @@ use crate::journal::AppendError;
 
 /// Seconds after which a refused sender should try again. Short: a full queue drains in
 /// milliseconds, and an outage only costs the sender another small request.
-pub(super) const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+pub(super) const RETRY_SECONDS: u64 = 1;
 
 /// Why a request has no ordinary answer.
 #[derive(Debug, Error)]
@@ -45,12 +45,26 @@ pub enum ApiError {
     /// The connection broke while the body was read.
     #[error("the body broke off")]
     Broken,
+    /// Only for the holder of a key, and none that serves was shown.
+    #[error("{0}")]
+    Unauthorized(&'static str),
     /// Not for this sender.
     #[error("{0}")]
     Forbidden(&'static str),
     /// There is nothing here.
     #[error("nothing is served at this path")]
     NotFound,
+    /// Another method is asked for here.
+    #[error("only {0} is answered here")]
+    Method(&'static str),
+    /// The sender asked for more than it may in this time: try again later.
+    #[error("{message}")]
+    Limited {
+        /// Which limit, in words.
+        message: &'static str,
+        /// Seconds until one more request is allowed.
+        retry_seconds: u64,
+    },
     /// No connection is left for the sender: try again.
     #[error("too many connections, try again")]
     Connections,
@@ -63,6 +77,9 @@ pub enum ApiError {
     /// The journal cannot write: try again.
     #[error("the event could not be made durable, try again")]
     Failed,
+    /// The store that would know does not answer: try again.
+    #[error("the store cannot be asked now, try again")]
+    Unavailable,
     /// Our fault, and a second attempt will not help.
     #[error("the server failed")]
     Internal,
@@ -90,9 +107,12 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Connections | Self::Busy | Self::Full | Self::Failed => {
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Connections | Self::Busy | Self::Full | Self::Failed | Self::Unavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -108,12 +128,16 @@ impl ApiError {
             Self::Encoding(_) => "unsupported_encoding",
             Self::Timeout => "timeout",
             Self::Broken => "broken_off",
+            Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::NotFound => "not_found",
+            Self::Method(_) => "method_not_allowed",
+            Self::Limited { .. } => "rate_limited",
             Self::Connections => "too_many_connections",
             Self::Busy => "overloaded",
             Self::Full => "journal_full",
             Self::Failed => "journal_failed",
+            Self::Unavailable => "store_unavailable",
             Self::Internal => "internal",
         }
     }
@@ -129,20 +153,40 @@ impl ApiError {
         Detail { code, message, field }
     }
 
-    /// Not the sender's fault: the same request may succeed later.
+    /// The same request may succeed later.
     pub fn is_retry(&self) -> bool {
-        matches!(self, Self::Connections | Self::Busy | Self::Full | Self::Failed)
+        self.retry_seconds().is_some()
+    }
+
+    /// Seconds after which a second attempt may succeed, if one may.
+    pub(super) fn retry_seconds(&self) -> Option<u64> {
+        match self {
+            Self::Limited { retry_seconds, .. } => Some(*retry_seconds),
+            Self::Connections | Self::Busy | Self::Full | Self::Failed | Self::Unavailable => {
+                Some(RETRY_SECONDS)
+            }
+            _ => None,
+        }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let retry = self.is_retry();
+        let retry = self.retry_seconds();
+        let unauthorized = matches!(self, Self::Unauthorized(_));
+        let allow = if let Self::Method(methods) = self { Some(methods) } else { None };
         // The body was not read to its end; what still comes must not be read as a request.
         let close = matches!(self, Self::Timeout | Self::TooLarge(_) | Self::Connections);
         let mut response = answer::json(self.status(), &Answer { error: self.detail() });
-        if retry {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_SECONDS);
+        if let Some(retry) = retry {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
+        }
+        if unauthorized {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        if let Some(methods) = allow {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
         }
         if close {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

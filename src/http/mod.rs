@@ -13,9 +13,13 @@ pub mod cookie;
 mod cors;
 mod error;
 mod facts;
+mod files;
 pub mod forwarded;
 mod layers;
+mod links;
 mod ops;
+mod pages;
+mod redirect;
 mod server;
 mod state;
 mod tls;
@@ -44,12 +48,18 @@ pub fn router(state: AppState) -> Router {
         .merge(subtree(&native("tr"), || any(track::tr)))
         .merge(subtree(&native("str"), || any(track::str)))
         .merge(subtree(&native("img"), || any(track::img)))
+        .merge(subtree(&native("rdr"), || any(redirect::rdr)))
+        .merge(subtree(&native("xrdr"), || any(redirect::xrdr)))
+        .merge(subtree(&native("rpi/redirect"), || any(links::create)))
+        .merge(subtree(&native("rpi/redirects"), || any(links::list)))
+        .route(&native("rpi/qr"), any(links::qr))
+        .merge(subtree(&native("pub"), || any(files::serve)))
         .route("/ping", any(ops::ping))
         .route("/status", any(ops::status))
         .route("/health", any(ops::health))
         .route("/metrics", any(ops::metrics))
         .route("/clear", any(ops::clear))
-        .fallback(ops::not_found)
+        .fallback(redirect::visit)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), layers::around))
         .with_state(shared)
 }

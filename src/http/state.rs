@@ -8,12 +8,15 @@ use tokio::sync::Semaphore;
 
 use super::cors::Origins;
 use super::error::ApiError;
+use super::files::Folder;
 use super::forwarded::Trusted;
 use crate::clock::Clock;
-use crate::config::{Durability, HttpConfig, IntakeConfig};
+use crate::config::{Durability, HttpConfig, IntakeConfig, LinksConfig};
 use crate::delivery::SinkHealth;
 use crate::intake::Intake;
 use crate::journal::Journal;
+use crate::links::Links;
+use crate::links::accounts::Accounts;
 use crate::telemetry::Metrics;
 
 /// How the sinks are; asked for each `/health` and `/metrics`.
@@ -24,6 +27,12 @@ pub type HealthSource = Arc<dyn Fn() -> Vec<SinkHealth> + Send + Sync>;
 pub struct AppState {
     /// Takes hits.
     pub intake: Arc<Intake>,
+    /// Finds short links and says where visitors may go.
+    pub links: Arc<Links>,
+    /// Who may make short links.
+    pub accounts: Arc<Accounts>,
+    /// Where refused visitors go, and the folder of static files.
+    pub site: LinksConfig,
     /// For its statistics.
     pub journal: Journal,
     /// How the sinks are.
@@ -67,6 +76,7 @@ pub(super) struct Shared {
     pub(super) app: AppState,
     pub(super) origins: Origins,
     pub(super) trusted: Trusted,
+    pub(super) files: Option<Folder>,
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
     heavy: Semaphore,
@@ -78,6 +88,11 @@ impl Shared {
         Self {
             origins: Origins::new(&app.http.allow_origins),
             trusted: Trusted::new(&app.http.trusted_proxies),
+            files: app
+                .site
+                .static_directory
+                .as_deref()
+                .map(|folder| Folder::new(folder, app.http.api_version)),
             bodies: Arc::default(),
             heavy: Semaphore::new(cores),
             app,

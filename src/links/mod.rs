@@ -11,6 +11,7 @@ pub mod accounts;
 mod key;
 mod target;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -228,9 +229,7 @@ impl Links {
 
     /// The link of exactly this key.
     pub async fn find_key(&self, key: &Key) -> Found {
-        let text = key.as_str();
-        let fresh = || self.fresh().link(text);
-        self.look_up(text, fresh, async |store| store.redirect(text).await).await
+        self.look_up(Question::Key(key.as_str())).await
     }
 
     /// Whether `target` is itself a short link of ours: following it would be another hop, and at
@@ -242,13 +241,10 @@ impl Links {
     }
 
     async fn find_anywhere(&self, path: &str) -> Found {
-        let text = anywhere(path);
         // Fresh links are a part of the answer here, not all of it, so both are put together.
+        let stored = self.look_up(Question::Path(path)).await;
         let fresh = self.fresh().at(path);
-        let stored = self.look_up(&text, || None, async |store| {
-            Ok(only(&store.redirects_at(path).await?))
-        });
-        match (fresh.as_slice(), stored.await) {
+        match (fresh.as_slice(), stored) {
             ([], stored) => stored,
             ([one], Found::Nothing) => Found::Link(Arc::clone(one)),
             ([one], Found::Link(stored)) if stored.urlfrom == one.urlfrom => {
@@ -259,31 +255,23 @@ impl Links {
         }
     }
 
-    /// The answer for `text`: fresh, else known, else the store's.
-    async fn look_up(
-        &self,
-        text: &str,
-        fresh: impl Fn() -> Option<Arc<ShortLink>>,
-        ask: impl AsyncFn(&dyn Store) -> Result<Option<ShortLink>, StoreError>,
-    ) -> Found {
-        if let Some(link) = fresh() {
+    /// The answer: fresh, else known, else the store's.
+    async fn look_up(&self, question: Question<'_>) -> Found {
+        if let Some(link) = self.fresh_link(question) {
             return Found::Link(link);
         }
-        let now = self.clock.monotonic();
-        let known = self.known.get(text);
+        let (name, now) = (question.name(), self.clock.monotonic());
+        let known = self.known.get(&*name);
         if let Some(known) = &known {
             if known.until > now {
                 return known.found();
             }
             let until = now + ASKING;
-            self.known.insert(text.to_owned(), Known { until, ..known.clone() });
+            self.known.insert(name.to_string(), Known { until, ..known.clone() });
         }
-        let answer = match &self.store {
-            Some(store) => timeout(LOOKUP_TIME_MAX, self.ask(&**store, ask)).await.ok().flatten(),
-            None => timeout(LOOKUP_TIME_MAX, self.all_recovered()).await.ok().map(|()| None),
-        };
+        let answer = timeout(LOOKUP_TIME_MAX, self.ask(question)).await.ok().flatten();
         // What was made meanwhile is newer than any answer.
-        if let Some(link) = fresh() {
+        if let Some(link) = self.fresh_link(question) {
             return Found::Link(link);
         }
         let Some(link) = answer else {
@@ -292,19 +280,26 @@ impl Links {
         let age_max = if link.is_some() { LINK_AGE_MAX } else { NOTHING_AGE_MAX };
         let known = Known { link: link.map(Arc::new), until: now + age_max };
         let found = known.found();
-        self.known.insert(text.to_owned(), known);
+        self.known.insert(name.into_owned(), known);
         found
     }
 
+    fn fresh_link(&self, question: Question<'_>) -> Option<Arc<ShortLink>> {
+        match question {
+            Question::Key(key) => self.fresh().link(key),
+            Question::Path(_) => None,
+        }
+    }
+
     /// The store's answer; `None` when it has none now.
-    async fn ask(
-        &self,
-        store: &dyn Store,
-        ask: impl AsyncFn(&dyn Store) -> Result<Option<ShortLink>, StoreError>,
-    ) -> Option<Option<ShortLink>> {
+    async fn ask(&self, question: Question<'_>) -> Option<Option<ShortLink>> {
         self.all_recovered().await;
+        let Some(store) = &self.store else { return Some(None) };
         let _permit = self.asking.acquire().await.ok()?;
-        ask(store).await.ok()
+        match question {
+            Question::Key(key) => store.redirect(key).await.ok(),
+            Question::Path(path) => store.redirects_at(path).await.ok().map(|found| only(&found)),
+        }
     }
 
     async fn all_recovered(&self) {
@@ -394,6 +389,25 @@ impl Fresh {
 
 /// What every record of a link holds, by the name of its kind.
 const LINK_MARK: &[u8] = b"\"kind\":\"link\"";
+
+/// What is looked up.
+#[derive(Clone, Copy)]
+enum Question<'q> {
+    /// One link.
+    Key(&'q str),
+    /// The only link with this path, whatever its host.
+    Path(&'q str),
+}
+
+impl<'q> Question<'q> {
+    /// The name under which its answer is known.
+    fn name(self) -> Cow<'q, str> {
+        match self {
+            Self::Key(key) => Cow::Borrowed(key),
+            Self::Path(path) => Cow::Owned(anywhere(path)),
+        }
+    }
+}
 
 /// The name under which "this path on any host" is known; no host has a star.
 fn anywhere(path: &str) -> String {

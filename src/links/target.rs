@@ -249,11 +249,11 @@ fn is_public(host: &Host<&str>) -> bool {
         Host::Domain(name) => {
             let name = name.trim_end_matches('.');
             const PRIVATE: [&str; 5] = ["localhost", "local", "internal", "lan", "home.arpa"];
-            let is_below = |zone: &&str| {
-                name.strip_suffix(**zone).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'))
+            let is_below = |zone: &str| {
+                name.strip_suffix(zone).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'))
             };
             // A name without a dot is resolved by the visitor's own network.
-            name.contains('.') && !PRIVATE.iter().any(|zone| is_below(&zone))
+            name.contains('.') && !PRIVATE.iter().any(|zone| is_below(zone))
         }
     }
 }

@@ -12,13 +12,17 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracker::clock::{Clock, SystemClock};
-use tracker::config::{Durability, IntakeConfig, JournalConfig, ServerConfig, TlsConfig};
+use tracker::config::{
+    Durability, IntakeConfig, JournalConfig, LinksConfig, ServerConfig, TlsConfig,
+};
 use tracker::delivery::SinkHealth;
 use tracker::event::{self, Body, Event};
 use tracker::geo::GeoDb;
 use tracker::http::{AppState, Reading, Server};
 use tracker::intake::Intake;
 use tracker::journal::{Journal, Position, RealFs};
+use tracker::links::Links;
+use tracker::links::accounts::Accounts;
 use tracker::telemetry::Metrics;
 
 /// Everything a test may change before the start.
@@ -27,6 +31,10 @@ pub struct Setup {
     pub server: ServerConfig,
     /// Fields and privacy.
     pub intake: IntakeConfig,
+    /// Destinations and files.
+    pub links: LinksConfig,
+    /// Answers questions.
+    pub store: Option<Arc<dyn tracker::backends::Store>>,
 }
 
 /// A running server; stops and removes its folder when dropped.
@@ -59,6 +67,8 @@ impl Served {
                 stop_deadline: Duration::from_millis(1500),
             },
             intake: IntakeConfig::new(at("keys")),
+            links: LinksConfig::default(),
+            store: None,
         };
         change(&mut setup);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -85,6 +95,15 @@ impl Served {
         let health = Arc::clone(&sinks);
         let app = AppState {
             intake: Arc::new(intake),
+            links: Arc::new(Links::new(
+                &setup.links,
+                setup.server.http.api_version,
+                setup.store.clone(),
+                Arc::new(|| Position(0)),
+                Arc::clone(&clock),
+            )),
+            accounts: Arc::new(Accounts::new(setup.store.clone(), Arc::clone(&clock))),
+            site: setup.links.clone(),
             journal,
             health: Arc::new(move || health.lock().unwrap().clone()),
             metrics,
