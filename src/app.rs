@@ -24,9 +24,9 @@ use crate::delivery::{self, Delivery};
 use crate::geo::GeoDb;
 use crate::http::{AppState, Control, Handlers, Replay, Server};
 use crate::intake::Intake;
+use crate::journal::{Journal, RealFs};
 use crate::links::Links;
 use crate::links::accounts::Accounts;
-use crate::journal::{Journal, RealFs};
 use crate::telemetry::{self, Metrics};
 
 /// Stop has three parts, which take at most a third of the deadline each: requests in flight, what

@@ -298,7 +298,8 @@ pub fn stored_cursor(directory: &Path, name: &str, table: &str) -> io::Result<Po
             && entry.starts_with(&prefix)
         {
             let bytes = read(&*fs.open(&directory.join(entry))?)?;
-            let stored = newest(&bytes).map(|(_, _, cursor)| cursor.table(table, Position(0)).stored);
+            let stored =
+                newest(&bytes).map(|(_, _, cursor)| cursor.table(table, Position(0)).stored);
             let stored = stored.unwrap_or_default();
             lowest = Some(lowest.map_or(stored, |lowest| lowest.min(stored)));
         }

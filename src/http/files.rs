@@ -72,7 +72,10 @@ fn record(shared: &Arc<Shared>, parts: &Parts, rest: &str, response: &mut Respon
     let scope = facts::scope(shared, parts, &facts.host);
     let mut own = Map::new();
     own.insert("etyp".to_owned(), "file".into());
-    own.insert("url".to_owned(), Value::String(format!("https://{}{}", facts.host, parts.uri.path())));
+    own.insert(
+        "url".to_owned(),
+        Value::String(format!("https://{}{}", facts.host, parts.uri.path())),
+    );
     let ignore = shared.app.reading.ignore_query_key.as_deref();
     let pairs = rest.trim_start_matches('/');
     let fields = intake::fields(&facts, pairs, parts.uri.query(), Some(own), ignore);
@@ -93,7 +96,8 @@ fn mark(response: &mut Response) {
     let headers = response.headers_mut();
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
     let is_page = kind.starts_with("text/html");
-    if kind.starts_with("text/") && !kind.contains("charset")
+    if kind.starts_with("text/")
+        && !kind.contains("charset")
         && let Ok(kind) = HeaderValue::from_str(&format!("{kind}; charset=utf-8"))
     {
         headers.insert(header::CONTENT_TYPE, kind);
@@ -173,7 +177,8 @@ async fn resolve(root: Arc<Path>, path: PathBuf) -> io::Result<PathBuf> {
     let root = tokio::fs::canonicalize(&root).await?;
     let real = tokio::fs::canonicalize(&path).await?;
     let inside = real.strip_prefix(&root).map_err(|_| outside())?;
-    let is_hidden = inside.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."));
+    let is_hidden =
+        inside.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."));
     if is_hidden { Err(outside()) } else { Ok(real) }
 }
 

@@ -375,7 +375,9 @@ mod tests {
 
     #[test]
     fn credentials_come_from_the_header_or_the_path() {
-        let check = |path: &str, basic: Option<&str>, expect: Option<(Option<(&str, &str)>, Option<&str>)>| {
+        let check = |path: &str,
+                     basic: Option<&str>,
+                     expect: Option<(Option<(&str, &str)>, Option<&str>)>| {
             let mut request = axum::http::Request::get(path);
             if let Some(basic) = basic {
                 request = request.header("authorization", format!("Basic {basic}"));

@@ -212,7 +212,8 @@ fn found(method: &Method, to: &str) -> Response {
         Method::GET => format!("<a href=\"{}\">Found</a>.\n\n", escaped(to)),
         _ => String::new(),
     };
-    let mut response = answer::with_type(StatusCode::FOUND, "text/html; charset=utf-8", body.into());
+    let mut response =
+        answer::with_type(StatusCode::FOUND, "text/html; charset=utf-8", body.into());
     let headers = response.headers_mut();
     // What was read as an address is ASCII without control characters.
     if let Ok(location) = HeaderValue::from_str(to) {

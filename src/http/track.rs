@@ -208,7 +208,9 @@ impl Taker {
         let fields = intake::fields(&self.facts, &self.rest, query, body, ignore);
         let hit = Hit { origin: self.origin, facts: Arc::clone(&self.facts), fields, length };
         match self.shared.app.intake.accept(hit) {
-            Ok(Receipt { id, pending, cookie, .. }) => Ok(Taken { id, pending: Some(pending), cookie }),
+            Ok(Receipt { id, pending, cookie, .. }) => {
+                Ok(Taken { id, pending: Some(pending), cookie })
+            }
             // Not stored because its sender wished so; that is no failure.
             Err(IntakeError::Private) => {
                 Ok(Taken { id: EventId::generate(), pending: None, cookie: None })

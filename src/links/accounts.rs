@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::Argon2;
 use aws_lc_rs::{constant_time, digest};
 use moka::sync::Cache;
 use thiserror::Error;
@@ -84,9 +84,11 @@ impl Accounts {
             .map(|counted| self.failures.get_with(counted, Arc::default));
         // Counted as a failure before it is known, so that many at once pass no bound.
         let before = counts.each_ref().map(|count| count.fetch_add(1, Ordering::Relaxed));
-        let forgive = || counts.iter().for_each(|count| {
-            count.fetch_sub(1, Ordering::Relaxed);
-        });
+        let forgive = || {
+            counts.iter().for_each(|count| {
+                count.fetch_sub(1, Ordering::Relaxed);
+            })
+        };
         if before.iter().any(|failures| *failures >= FAILURES_MAX) {
             forgive();
             return Err(Denied::TooOften);
@@ -260,13 +262,14 @@ mod tests {
     #[tokio::test]
     async fn guessing_ends_by_account_and_by_address_and_success_costs_nothing() {
         let (accounts, _) = with(SHA1_OF_PASSWORD).await;
-        let check = async |uid, password: &str, ip| {
-            match accounts.check(uid, password.to_owned(), ip).await {
-                Ok(_) => "in",
-                Err(Denied::Wrong) => "wrong",
-                Err(Denied::TooOften) => "often",
-                Err(Denied::Unavailable) => "unavailable",
-            }
+        let check = async |uid, password: &str, ip| match accounts
+            .check(uid, password.to_owned(), ip)
+            .await
+        {
+            Ok(_) => "in",
+            Err(Denied::Wrong) => "wrong",
+            Err(Denied::TooOften) => "often",
+            Err(Denied::Unavailable) => "unavailable",
         };
         for _ in 0..2 {
             assert_eq!(check(uid(1), "password", ip(1)).await, "in");

@@ -275,7 +275,9 @@ impl Links {
             return Found::Link(link);
         }
         let Some(link) = answer else {
-            return known.filter(|known| known.link.is_some()).map_or(Found::Unknown, |k| k.found());
+            return known
+                .filter(|known| known.link.is_some())
+                .map_or(Found::Unknown, |k| k.found());
         };
         let age_max = if link.is_some() { LINK_AGE_MAX } else { NOTHING_AGE_MAX };
         let known = Known { link: link.map(Arc::new), until: now + age_max };
@@ -324,12 +326,11 @@ impl Links {
         let mut fresh = self.fresh();
         self.forget_stored(&mut fresh);
         let lacks = |change: &&Change| {
-            let is_same = |name: &str, other: &Map<String, Value>| {
-                other.get(name) == change.fields.get(name)
-            };
-            !stored.iter().any(|link| {
-                is_same("urlfrom", &link.fields) && is_same("updated_at", &link.fields)
-            })
+            let is_same =
+                |name: &str, other: &Map<String, Value>| other.get(name) == change.fields.get(name);
+            !stored
+                .iter()
+                .any(|link| is_same("urlfrom", &link.fields) && is_same("updated_at", &link.fields))
         };
         let is_wanted =
             |change: &&Change| change.host == host && (of.is_none() || change.oid == of);

@@ -113,9 +113,9 @@ impl Policy {
 
     /// Whether the server answers `path` (lower case) itself.
     pub fn is_reserved(&self, path: &str) -> bool {
-        let is_native = path.strip_prefix("/tr/v").is_some_and(|rest| {
-            rest.starts_with(|digit: char| digit.is_ascii_digit())
-        });
+        let is_native = path
+            .strip_prefix("/tr/v")
+            .is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()));
         is_native || path == "/" || path.starts_with("/api/") || OWN_PATHS.contains(&path)
     }
 
@@ -179,7 +179,8 @@ impl Policy {
         let path = url.path().strip_prefix(self.native.as_str());
         path.is_some_and(|rest| {
             ["rdr", "xrdr"].iter().any(|route| {
-                rest.strip_prefix(route).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                rest.strip_prefix(route)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             })
         })
     }
@@ -235,9 +236,7 @@ fn is_among(hosts: &[String], url: &Url) -> bool {
     let host = host.trim_end_matches('.');
     hosts.iter().any(|allowed| match allowed.strip_prefix('.') {
         None => host == allowed,
-        Some(base) => {
-            host == base || host.strip_suffix(base).is_some_and(|sub| sub.ends_with('.'))
-        }
+        Some(base) => host == base || host.strip_suffix(base).is_some_and(|sub| sub.ends_with('.')),
     })
 }
 
@@ -261,8 +260,9 @@ fn is_public(host: &Host<&str>) -> bool {
 fn is_public_v4(ip: Ipv4Addr) -> bool {
     let [a, b, ..] = ip.octets();
     // Shared address space (RFC 6598), IETF protocols (RFC 6890), benchmarks (RFC 2544).
-    let is_special =
-        (a == 100 && (64..128).contains(&b)) || ip.octets().starts_with(&[192, 0, 0]) || (a == 198 && (b & 0xfe) == 18);
+    let is_special = (a == 100 && (64..128).contains(&b))
+        || ip.octets().starts_with(&[192, 0, 0])
+        || (a == 198 && (b & 0xfe) == 18);
     !(a == 0
         || a >= 224
         || is_special

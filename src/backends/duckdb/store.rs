@@ -9,8 +9,8 @@ use duckdb::types::{TimeUnit, Value as Bound};
 use duckdb::{Connection, OptionalExt, Params};
 use serde_json::{Map, Value};
 
-use super::{DuckDb, fault, query};
 use super::worker::Command;
+use super::{DuckDb, fault, query};
 use crate::backends::{
     Account, AccountChange, Agreement, Link, Rows, ShortLink, SinkError, Store, StoreError,
 };

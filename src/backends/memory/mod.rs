@@ -311,7 +311,12 @@ impl Store for Memory {
     async fn redirects_at(&self, path: &str) -> Result<Vec<ShortLink>, StoreError> {
         let state = self.state();
         let links = state.links.iter().map(|link| short(&link.fields));
-        Ok(links.filter(|link| link.urlfrom.find('/').is_some_and(|at| link.urlfrom.get(at..) == Some(path))).take(2).collect())
+        Ok(links
+            .filter(|link| {
+                link.urlfrom.find('/').is_some_and(|at| link.urlfrom.get(at..) == Some(path))
+            })
+            .take(2)
+            .collect())
     }
 
     async fn redirects(&self, host: &str, of: Option<OrgId>) -> Result<Vec<Link>, StoreError> {
