@@ -461,8 +461,8 @@ qualify row_number() over (
 
 create or replace view link_visits as
 select
-    params->>'$.link' as link,
-    params->>'$.to' as target,
+    (params->>'$.link') as link,
+    (params->>'$.to') as target,
     created_at,
     verdict = 'human' as is_human,
     case when list_contains(reasons, 'prefetch') then 'prefetch' else verdict end as kind,
@@ -474,7 +474,7 @@ select
     last as referrer,
     eid
 from events
-where etyp = 'redirect' and params->>'$.link' is not null;
+where etyp = 'redirect' and (params->>'$.link') is not null;
 
 create or replace view link_totals as
 select
