@@ -2,6 +2,7 @@
 //! over a socket in, answers and rows in DuckDB out.
 #![allow(
     clippy::expect_used,
+    clippy::format_collect,
     clippy::format_push_string,
     clippy::indexing_slicing,
     clippy::panic,
@@ -629,8 +630,8 @@ fn a_code_is_drawn_for_our_own_addresses_only() {
     server.stop();
 }
 
-#[test]
-fn static_files_are_served_with_conditions_and_ranges_and_nothing_leaks() {
+/// A folder of files, hidden ones and ways out among them.
+fn site_with_files() -> Site {
     let site = Site::new(PROGRAM, json!({"StaticDirectory": "public"}));
     let root = site.path().join("public");
     let write = |path: &str, text: &str| {
@@ -653,10 +654,18 @@ fn static_files_are_served_with_conditions_and_ranges_and_nothing_leaks() {
     symlink(root.join("b/file.txt"), root.join("inside.txt")).unwrap();
     write("plain.txt", "plain");
     symlink(site.path().join("secret.txt"), root.join("plain.txt.gz")).unwrap();
+    site
+}
+
+fn fetch(server: &Server, path: &str, headers: &[(&str, &str)]) -> Answer {
+    ask(server, "GET", "localhost", &format!("/tr/v1/pub{path}"), headers, "")
+}
+
+#[test]
+fn static_files_are_served_with_conditions_ranges_and_variants() {
+    let site = site_with_files();
     let server = site.start();
-    let fetch = |path: &str, headers: &[(&str, &str)]| {
-        ask(&server, "GET", "localhost", &format!("/tr/v1/pub{path}"), headers, "")
-    };
+    let fetch = |path: &str, headers: &[(&str, &str)]| fetch(&server, path, headers);
     for (path, kind, expect) in [
         ("/app.js", "text/javascript; charset=utf-8", "let a = 1;"),
         ("/a/", "text/html; charset=utf-8", "<p>index</p>"),
@@ -692,6 +701,25 @@ fn static_files_are_served_with_conditions_and_ranges_and_nothing_leaks() {
         assert_eq!(answer.header("content-type"), Some("text/javascript; charset=utf-8"));
     }
     assert_eq!(text(&fetch("/plain.txt", &[("Accept-Encoding", "gzip")])), "plain");
+    assert_eq!(ask(&server, "POST", "localhost", "/tr/v1/pub/app.js", &[], "").status, 405);
+    let head = ask(&server, "HEAD", "localhost", "/tr/v1/pub/app.js", &[], "");
+    assert_eq!((head.status, head.header("content-length")), (200, Some("10")));
+    stored(&server);
+    let rows =
+        site.query("select distinct origin, url, etyp from events where url like '%file.txt'");
+    assert_eq!(
+        rows,
+        [json!({"origin": "client", "etyp": "file",
+        "url": "https://localhost/tr/v1/pub/b/file.txt"})]
+    );
+    server.stop();
+}
+
+#[test]
+fn nothing_hidden_and_nothing_outside_the_folder_is_served() {
+    let site = site_with_files();
+    let server = site.start();
+    let fetch = |path: &str, headers: &[(&str, &str)]| fetch(&server, path, headers);
     for path in [
         "/",
         "/b",
@@ -721,17 +749,6 @@ fn static_files_are_served_with_conditions_and_ranges_and_nothing_leaks() {
             assert_eq!(path, "/b");
         }
     }
-    assert_eq!(ask(&server, "POST", "localhost", "/tr/v1/pub/app.js", &[], "").status, 405);
-    let head = ask(&server, "HEAD", "localhost", "/tr/v1/pub/app.js", &[], "");
-    assert_eq!((head.status, head.header("content-length")), (200, Some("10")));
-    stored(&server);
-    let rows =
-        site.query("select distinct origin, url, etyp from events where url like '%file.txt'");
-    assert_eq!(
-        rows,
-        [json!({"origin": "client", "etyp": "file",
-        "url": "https://localhost/tr/v1/pub/b/file.txt"})]
-    );
     server.stop();
 }
 

@@ -24,7 +24,7 @@ pub(super) struct LinkArguments {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Action {
-    /// Print the address that leads to URL although its host is not among RedirectHosts.
+    /// Print the address that leads to URL although its host is not configured.
     Sign {
         /// Where it leads.
         url: String,

@@ -11,6 +11,7 @@ mod connection;
 pub mod control;
 pub mod cookie;
 mod cors;
+mod credentials;
 mod error;
 mod facts;
 mod files;
@@ -19,6 +20,7 @@ mod layers;
 mod links;
 mod ops;
 mod pages;
+mod qr;
 mod redirect;
 mod server;
 mod state;
@@ -52,7 +54,7 @@ pub fn router(state: AppState) -> Router {
         .merge(subtree(&native("xrdr"), || any(redirect::xrdr)))
         .merge(subtree(&native("rpi/redirect"), || any(links::create)))
         .merge(subtree(&native("rpi/redirects"), || any(links::list)))
-        .route(&native("rpi/qr"), any(links::qr))
+        .route(&native("rpi/qr"), any(qr::qr))
         .merge(subtree(&native("pub"), || any(files::serve)))
         .route("/ping", any(ops::ping))
         .route("/status", any(ops::status))

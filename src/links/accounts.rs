@@ -19,6 +19,7 @@ use moka::sync::Cache;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
+use super::base64;
 use crate::backends::{Account, AccountChange, Store, StoreError};
 use crate::clock::Clock;
 use crate::event::UserId;
@@ -85,9 +86,9 @@ impl Accounts {
         // Counted as a failure before it is known, so that many at once pass no bound.
         let before = counts.each_ref().map(|count| count.fetch_add(1, Ordering::Relaxed));
         let forgive = || {
-            counts.iter().for_each(|count| {
+            for count in &counts {
                 count.fetch_sub(1, Ordering::Relaxed);
-            })
+            }
         };
         if before.iter().any(|failures| *failures >= FAILURES_MAX) {
             forgive();
@@ -138,7 +139,7 @@ fn verify(password: &str, stored: Option<&str>) -> Checked {
     if password.len() > PASSWORD_BYTES_MAX {
         return Checked::Wrong;
     }
-    if let Some(sha1) = stored.and_then(unbase64) {
+    if let Some(sha1) = stored.and_then(sha1) {
         let found = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes());
         let same = constant_time::verify_slices_are_equal(found.as_ref(), &sha1).is_ok();
         // Hashed whether right or wrong: both take the same time.
@@ -177,32 +178,9 @@ fn hash(password: &str) -> Result<String, HashError> {
     hashed.map(|hash| hash.to_string()).map_err(|_| HashError::Failed)
 }
 
-/// The 20 bytes of a SHA-1 in URL-safe base 64 with padding, as the Go tracker stored them.
-fn unbase64(text: &str) -> Option<[u8; 20]> {
-    const TEXT_BYTES: usize = 28;
-    let text = text.trim().strip_suffix('=').filter(|text| text.len() == TEXT_BYTES - 1)?;
-    let mut bytes = [0; 20];
-    let (mut bits, mut count, mut at) = (0_u32, 0, 0);
-    for byte in text.bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'-' | b'+' => 62,
-            b'_' | b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            if let Some(place) = bytes.get_mut(at) {
-                *place = u8::try_from(bits >> count & 0xff).ok()?;
-            }
-            at += 1;
-        }
-    }
-    Some(bytes)
+/// The 20 bytes of a SHA-1 in URL-safe base 64, as the Go tracker stored them.
+fn sha1(text: &str) -> Option<[u8; 20]> {
+    base64::decode(text.trim())?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! ask for paths that nobody made.
 
 pub mod accounts;
+pub mod base64;
 mod key;
 mod target;
 

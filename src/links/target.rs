@@ -240,6 +240,9 @@ fn is_among(hosts: &[String], url: &Url) -> bool {
     })
 }
 
+/// Zones that mean something else in every network.
+const PRIVATE: [&str; 5] = ["localhost", "local", "internal", "lan", "home.arpa"];
+
 /// Whether anybody on the internet can mean this host.
 fn is_public(host: &Host<&str>) -> bool {
     match host {
@@ -247,7 +250,6 @@ fn is_public(host: &Host<&str>) -> bool {
         Host::Ipv6(ip) => is_public_v6(*ip),
         Host::Domain(name) => {
             let name = name.trim_end_matches('.');
-            const PRIVATE: [&str; 5] = ["localhost", "local", "internal", "lan", "home.arpa"];
             let is_below = |zone: &str| {
                 name.strip_suffix(zone).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'))
             };

@@ -74,12 +74,12 @@ fn text(row: &Map<String, Value>, column: &str) -> Option<String> {
     row.get(column).and_then(Value::as_str).map(str::to_owned)
 }
 
-fn short_link(row: Map<String, Value>) -> ShortLink {
+fn short_link(row: &Map<String, Value>) -> ShortLink {
     ShortLink {
-        urlfrom: text(&row, "urlfrom").unwrap_or_default(),
-        urlto: text(&row, "urlto").unwrap_or_default(),
-        oid: text(&row, "oid").and_then(|oid| oid.parse().ok()),
-        org: text(&row, "org"),
+        urlfrom: text(row, "urlfrom").unwrap_or_default(),
+        urlto: text(row, "urlto").unwrap_or_default(),
+        oid: text(row, "oid").and_then(|oid| oid.parse().ok()),
+        org: text(row, "org"),
     }
 }
 
@@ -105,7 +105,7 @@ impl Store for DuckDb {
         let sql = "select urlfrom, urlto, oid::varchar as oid, org from redirects \
                    where urlfrom = ? order by updated_at desc limit 1";
         let links = self.list(sql, [from.to_owned()]).await?;
-        Ok(links.into_iter().next().map(short_link))
+        Ok(links.first().map(short_link))
     }
 
     async fn redirects_at(&self, path: &str) -> Result<Vec<ShortLink>, StoreError> {
@@ -114,7 +114,7 @@ impl Store for DuckDb {
                    qualify row_number() over (partition by urlfrom order by updated_at desc) = 1 \
                    limit 2";
         let links = self.list(sql, [path.to_owned()]).await?;
-        Ok(links.into_iter().map(short_link).collect())
+        Ok(links.iter().map(short_link).collect())
     }
 
     async fn redirects(&self, host: &str, of: Option<OrgId>) -> Result<Vec<Link>, StoreError> {
