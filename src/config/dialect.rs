@@ -30,9 +30,10 @@ pub(super) fn read(
 ) -> Config {
     let mut file = Section::root(object, findings);
     let data_directory = folder.join(file.filled("DataDirectory").unwrap_or("./data".to_owned()));
+    let server = server(&mut file, folder, &data_directory);
     let intake = intake(&mut file, folder, &data_directory);
     let config = Config {
-        server: server(&mut file, folder, &data_directory),
+        server,
         links: links(&mut file, folder, &data_directory, &intake.domains),
         intake,
         journal: journal(&mut file, &data_directory),

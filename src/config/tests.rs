@@ -52,7 +52,10 @@ fn an_empty_file_is_the_documented_default() {
 fn the_shipped_file_says_nothing_but_the_defaults_and_its_domain() {
     let loaded = parse_text(SHIPPED).unwrap();
     let mut standard = parse(&json!({})).unwrap();
-    standard.config.intake.domains = vec!["localhost".to_owned()];
+    let localhost = vec!["localhost".to_owned()];
+    standard.config.intake.domains.clone_from(&localhost);
+    standard.config.links.domains.clone_from(&localhost);
+    standard.config.links.redirect_hosts = localhost;
     assert_eq!(loaded, standard);
 }
 
