@@ -27,8 +27,10 @@ run: build ## build and serve with config.json (CONFIG=other.json)
 	@exec $(PROGRAM) $(CONFIG)
 
 .PHONY: test
-test: ## every test
+test: ## every test, with the outside programs it needs (.ci/services)
+	@.ci/services install
 	@$(CARGO) test --locked --no-fail-fast --lib --test '*' $$features
+	@.ci/services missing
 
 .PHONY: lint
 lint: ## format, clippy and documentation, warnings are errors
@@ -38,6 +40,11 @@ lint: ## format, clippy and documentation, warnings are errors
 
 .PHONY: check
 check: lint test ## what CI runs: lint and test
+
+# No daemon is needed: what would build and start the image is read by linters instead.
+.PHONY: packaging
+packaging: ## the image's, compose's and systemd's files, read by their linters
+	@tests/packaging.sh $(CACHE)/linters
 
 .PHONY: fmt
 fmt: ## format the sources

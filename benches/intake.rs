@@ -15,7 +15,7 @@ use tracker::config::{HashMode, IntakeConfig};
 use tracker::event::{self, Origin};
 use tracker::geo::GeoDb;
 use tracker::intake::{
-    Agents, Hit, Keys, Preparer, RequestFacts, channel, clean_url, fields, parse_json,
+    Agents, Hit, Keys, Preparer, RequestFacts, Tenant, channel, clean_url, fields, parse_json,
 };
 
 /// As in the program: allocation is a good part of the cost.
@@ -34,6 +34,8 @@ fn facts() -> RequestFacts {
         received_at: chrono::DateTime::from_timestamp_millis(1_790_000_000_000).unwrap(),
         ip: [81, 2, 69, 142].into(),
         trusted: false,
+        tenant: Tenant::AsSaid,
+        query_has_key: false,
         route: "tr",
         method: "POST".to_owned(),
         http2: true,
@@ -48,6 +50,7 @@ fn facts() -> RequestFacts {
             ("vid".to_owned(), "019a1f30-5a52-7f3e-8a52-0c9f1b1c2d3e".to_owned()),
             ("CookieConsent".to_owned(), "4096".to_owned()),
         ]),
+        greeted: None,
         gpc: false,
         dnt: false,
         hints: BTreeMap::from([

@@ -7,13 +7,15 @@
 //!
 //! Modules stand in floor order: each names only those above it in this list.
 
-// floor 1: inputs
+// floor 1: inputs, and where work may run
+pub mod background;
 pub mod clock;
 pub mod config;
-// floor 2: the fact, pure machines, what operators see
+// floor 2: the fact, pure machines, what operators see, outgoing TLS
 pub mod breaker;
 pub mod event;
 pub mod telemetry;
+pub mod tls;
 // floor 3: what is stored, where an address is, durable bytes
 pub mod geo;
 pub mod journal;
@@ -29,6 +31,7 @@ pub mod migrate;
 pub mod http;
 // floor 7: composition, and what speaks to a server from outside
 pub mod app;
+pub mod doctor;
 pub mod import;
 // floor 8: arguments
 pub mod cli;

@@ -58,20 +58,38 @@ from (
 )
 group by id;
 
+-- A payment that was told again counts as it was told last: once, with the amount and the holders of
+-- that telling. Payments told by an earlier program have no `payment_id`; each counts.
+
+create or replace view payments_latest as
+select *
+from payments
+qualify row_number() over (
+    partition by id order by updated_at desc, ingest_seq desc, ingest_node
+) = 1;
+
 create or replace view ltv_totals as
 select
     hhash,
     id,
     id_type,
+    currency,
     sum(paid) as paid,
+    count(*) as payments,
     last(oid order by updated_at) as oid,
     last(org order by updated_at) as org,
     last(updater order by updated_at) as updater,
     last(owner order by updated_at) as owner,
     max(updated_at) as updated_at,
     min(created_at) as created_at
-from ltv
-group by hhash, id, id_type;
+from (
+    select *
+    from ltv
+    qualify payment_id is null or rank() over (
+        partition by payment_id order by updated_at desc, ingest_seq desc, ingest_node
+    ) = 1
+)
+group by hhash, id, id_type, currency;
 
 create or replace view impression_daily_totals as
 select
@@ -212,6 +230,15 @@ select
 from events
 where origin = 'client' and vid is not null and rcode is not null
 group by hhash, vid;
+
+-- What a visitor agreed to last is in force.
+
+create or replace view agreements_latest as
+select *
+from agreements
+qualify row_number() over (
+    partition by oid, vid order by updated_at desc, ingest_seq desc, ingest_node
+) = 1;
 
 -- Visitors: the whole first and the whole last event. The place in the journal is looked up first,
 -- so that the wide rows are read once and never sorted.

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 
 use super::format::printable;
 use super::{load, socket};
+use crate::config::Secret;
 use crate::import::{Comparison, Import, Outcome, Progress, Site, Verdict, run as import, verify};
 
 /// Formats of logs.
@@ -19,7 +20,8 @@ enum LogFormat {
     Combined,
 }
 
-/// Arguments of `tracker import`.
+/// Arguments of `tracker import`. A server's key, where the installation has keys, comes from the
+/// environment variable `TRACKER_KEY`: arguments can be read by everyone on the machine.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ImportArguments {
     /// The log, plain or gzip.
@@ -58,6 +60,7 @@ pub(super) fn run(
         url: arguments.url.clone(),
         site: arguments.host.clone(),
         in_flight: arguments.in_flight.into(),
+        key: env.get("TRACKER_KEY").map(Secret::new),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

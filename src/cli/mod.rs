@@ -4,8 +4,10 @@
 //! control socket; those of a later version say so and fail, so that no script takes them for done.
 
 mod account;
+mod doctor;
 mod format;
 mod import;
+mod import_geo;
 mod link;
 mod query;
 
@@ -74,6 +76,8 @@ enum Command {
     Query(query::QueryArguments),
     /// Send a web server's access log as events through a running server.
     Import(import::ImportArguments),
+    /// Make a database of places from IP2Location's CSV files.
+    ImportGeo(import_geo::ImportGeoArguments),
     /// Say who may make short links.
     Account(account::AccountArguments),
     /// Sign redirects to hosts that are not configured.
@@ -88,10 +92,10 @@ enum Command {
     Export(Later),
     /// Show or erase what is known about one person (not in this version yet).
     Subject(Later),
-    /// Look for what commonly goes wrong (not in this version yet).
-    Doctor(Later),
-    /// Read the configuration again without a restart (not in this version yet).
-    Reload(Later),
+    /// Look for what commonly goes wrong, and say what to do about it.
+    Doctor(doctor::DoctorArguments),
+    /// Have the running server read its configuration again, without a failed request.
+    Reload(ConfigArgument),
 }
 
 /// Arguments of a command that is not in this version: taken, so that the answer is about the
@@ -123,12 +127,15 @@ pub fn run(
     match arguments.command {
         None if arguments.prune => later("pruning"),
         None => {
-            app::serve(load(&arguments.config, env)?)?;
+            let loaded = load(&arguments.config, env)?;
+            let (path, env) = (arguments.config, env.clone());
+            app::serve(loaded, Box::new(move || Config::load(&path, &env)))?;
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Check(at)) => check(&at.config, env),
         Some(Command::Query(query)) => query::run(&query, env),
         Some(Command::Import(import)) => import::run(&import, env),
+        Some(Command::ImportGeo(import)) => import_geo::run(&import),
         Some(Command::Account(account)) => account::run(&account, env),
         Some(Command::Link(link)) => link::run(&link, env),
         Some(Command::Migrate(at)) => migrate(&at.config, env),
@@ -136,8 +143,8 @@ pub fn run(
         Some(Command::Prune(_)) => later("pruning"),
         Some(Command::Export(_)) => later("export"),
         Some(Command::Subject(_)) => later("the subject command"),
-        Some(Command::Doctor(_)) => later("the doctor command"),
-        Some(Command::Reload(_)) => later("reloading; restart the server instead"),
+        Some(Command::Doctor(doctor)) => doctor::run(&doctor, env),
+        Some(Command::Reload(at)) => reload(&at.config, env),
     }
 }
 
@@ -203,6 +210,23 @@ fn replay(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
+/// Asks the running server to take up its configuration; prints what it says about it.
+fn reload(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
+    // Read here too: a file that cannot be used is refused in full words, before anybody is asked.
+    let config = load(path, env)?.config;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let done = runtime.block_on(ask(&socket(&config), "/reload", &serde_json::json!({})));
+    let done = done.context("asking the running server")?;
+    for note in done["notes"].as_array().into_iter().flatten().filter_map(|note| note.as_str()) {
+        println!("note: {note}");
+    }
+    println!("taken up");
+    Ok(ExitCode::SUCCESS)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -240,8 +264,6 @@ mod tests {
             &["prune", "--config", "x"],
             &["export", "--to", "s3://bucket"],
             &["subject", "erase", "someone"],
-            &["doctor"],
-            &["reload"],
         ] {
             let error = run(args).expect_err("fails");
             assert!(error.to_string().starts_with("not in this version yet: "), "{args:?} {error}");

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -14,8 +14,9 @@ use serde_json::{Map, Value};
 
 use super::section::{Bare, Findings, Section, Shape};
 use super::{
-    Config, DntPolicy, Durability, HashMode, HttpConfig, IntakeConfig, JournalConfig, LinksConfig,
-    LogConfig, LogFormat, ServerConfig, TlsConfig, TrustedProxy, notify,
+    AcmeConfig, Config, DntPolicy, Durability, HashMode, HttpConfig, IntakeConfig, JournalConfig,
+    LimitsConfig, LinksConfig, LogConfig, LogFormat, ServerConfig, TrustedProxy, WebSocketConfig,
+    certificates, keys, notify, proxy,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ pub(super) fn read(
     findings: &RefCell<Findings>,
 ) -> Config {
     let mut file = Section::root(object, findings);
-    let data_directory = folder.join(file.filled("DataDirectory").unwrap_or("./data".to_owned()));
+    let data_directory = below(folder, &file.filled("DataDirectory").unwrap_or("data".to_owned()));
     let server = server(&mut file, folder, &data_directory);
     let intake = intake(&mut file, folder, &data_directory);
     let config = Config {
@@ -48,34 +49,90 @@ pub(super) fn read(
     config
 }
 
+/// A path of the file, which is relative to the file's folder, without `.` in it.
+pub(super) fn below(folder: &Path, written: &str) -> PathBuf {
+    let is_step = |part: &Component<'_>| *part != Component::CurDir;
+    let parts = folder.components().chain(Path::new(written).components()).filter(is_step);
+    // An absolute path begins anew, as joining does.
+    let path = parts.fold(PathBuf::new(), |path, part| path.join(part));
+    if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
+}
+
 fn server(file: &mut Section<'_>, folder: &Path, data_directory: &Path) -> ServerConfig {
     let listen_http = listen(file, "ListenHTTP", 8080);
     let wanted_https = listen(file, "ListenHTTPS", 8443);
     let local_tls = file.flag("UseLocalTLS", true);
-    let tls = tls(file, folder, data_directory);
-    let listen_https = wanted_https.filter(|_| local_tls);
-    if wanted_https.is_some() && !local_tls {
-        file.note("UseLocalTLS is false: no HTTPS, because certificates by ACME are not in this version yet");
+    let tls = certificates::local(file, folder, data_directory);
+    let acme = certificates::acme(file, folder, data_directory);
+    let listen_https = wanted_https.filter(|_| local_tls || acme.is_some());
+    if wanted_https.is_some() && listen_https.is_none() {
+        file.note("UseLocalTLS is false and LetsEncryptDomains names nothing: no HTTPS");
     }
+    if acme.is_some() && listen_https.is_none() {
+        file.error(
+            "LetsEncryptDomains",
+            "ListenHTTPS is off, so a certificate would serve nothing",
+        );
+    }
+    let listen_redirect = file.text("ListenRedirect").filter(|text| !text.is_empty());
+    let listen_redirect =
+        listen_redirect.and_then(|text| address_at(file, "ListenRedirect", &text));
+    let public_host = public_host(file, acme.as_ref(), listen_redirect.is_some());
     if listen_http.is_none() && listen_https.is_none() {
         file.error(
             "ListenHTTP",
             "nothing would be listened on; set ListenHTTP, or ListenHTTPS with UseLocalTLS",
         );
     }
-    if listen_http.is_some_and(|http| http.port() != 0 && Some(http) == listen_https) {
-        file.error("ListenHTTPS", "is the same address as ListenHTTP");
+    let taken = [("ListenHTTPS", listen_https), ("ListenRedirect", listen_redirect)];
+    for (index, (key, address)) in taken.into_iter().enumerate() {
+        let before = std::iter::once(listen_http).chain(taken.iter().take(index).map(|(_, a)| *a));
+        let real = address.filter(|address| address.port() != 0);
+        if real.is_some() && before.into_iter().any(|other| other == real) {
+            file.error(key, "is the address of another listener");
+        }
     }
     let stop =
         file.duration("StopDeadline", Bare::Refused, Duration::from_millis(100)..=300 * SECOND);
+    let outgoing = certificates::outgoing(file, folder);
+    let proxies = proxy::read(file, folder, &outgoing);
     ServerConfig {
         listen_http,
         listen_https,
+        listen_redirect,
+        public_host,
         tls,
+        acme,
         data_directory: data_directory.to_owned(),
-        http: http(file),
+        http: HttpConfig { proxies, ..http(file) },
         stop_deadline: stop.unwrap_or(Duration::from_millis(1_500)),
     }
+}
+
+/// Where people are sent on to: `PublicHost`, else the first name of the certificate.
+fn public_host(
+    file: &mut Section<'_>,
+    acme: Option<&AcmeConfig>,
+    is_needed: bool,
+) -> Option<String> {
+    let named = file.filled("PublicHost");
+    if let Some(host) = &named {
+        let parsed = url::Url::parse(&format!("https://{host}/")).ok();
+        let back = parsed.and_then(|url| match (url.host_str(), url.port()) {
+            (Some(host), None) => Some(host.to_owned()),
+            (Some(host), Some(port)) => Some(format!("{host}:{port}")),
+            (None, _) => None,
+        });
+        if back.as_deref() != Some(host.as_str()) {
+            file.error("PublicHost", "expected a host, lower case, with its port unless that is 443, like \"example.com\"");
+        }
+    }
+    let first = acme.and_then(|acme| acme.domains.first().cloned());
+    let host = named.or(first);
+    if is_needed && host.is_none() {
+        file.error("PublicHost", "is missing: where ListenRedirect sends people to");
+    }
+    host
 }
 
 fn http(file: &mut Section<'_>) -> HttpConfig {
@@ -109,6 +166,43 @@ fn http(file: &mut Section<'_>) -> HttpConfig {
             .unwrap_or(standard.connections_max),
         timeout: timeout.unwrap_or(standard.timeout),
         pixel_wait: pixel_wait.unwrap_or(standard.pixel_wait),
+        keys: keys::read(file),
+        payments_from: file.choice("PaymentsFrom", &keys::KINDS).unwrap_or(standard.payments_from),
+        proxies: Vec::new(),
+        limits: limits(file),
+        websocket: websocket(file),
+    }
+}
+
+/// A number of things for each second or day; 0 is off.
+fn rate(file: &mut Section<'_>, key: &'static str, default: u32) -> u32 {
+    file.number(key, 0..=1_000_000_000).and_then(|n| u32::try_from(n).ok()).unwrap_or(default)
+}
+
+fn limits(file: &mut Section<'_>) -> LimitsConfig {
+    let standard = LimitsConfig::default();
+    let burst = file.number("RateLimitBurst", 1..=1_000_000).and_then(|n| u32::try_from(n).ok());
+    LimitsConfig {
+        address_per_day: rate(file, "RateLimitPerDay", standard.address_per_day),
+        address_per_second: rate(file, "RateLimitPerSecond", standard.address_per_second),
+        key_per_second: rate(file, "RateLimitKeyPerSecond", standard.key_per_second),
+        burst,
+        dry_run: file.flag("RateLimitDryRun", standard.dry_run),
+        addresses_max: file
+            .count("RateLimitAddresses", 64..=16 << 20)
+            .unwrap_or(standard.addresses_max),
+    }
+}
+
+fn websocket(file: &mut Section<'_>) -> WebSocketConfig {
+    let standard = WebSocketConfig::default();
+    let frame_bytes = 1 << 10..=64 << 20;
+    let idle = file.duration("WebSocketIdle", Bare::Seconds, SECOND..=24 * HOUR);
+    WebSocketConfig {
+        frame_bytes_max: bytes(file, "WebSocketFrameBytes", frame_bytes, standard.frame_bytes_max),
+        frames_per_second: rate(file, "WebSocketFramesPerSecond", standard.frames_per_second),
+        events_per_second: rate(file, "WebSocketEventsPerSecond", standard.events_per_second),
+        idle: idle.unwrap_or(standard.idle),
     }
 }
 
@@ -129,7 +223,11 @@ fn listen(file: &mut Section<'_>, key: &'static str, port: u16) -> Option<Socket
     if text.is_empty() {
         return None;
     }
-    let address = address(&text);
+    address_at(file, key, &text)
+}
+
+fn address_at(file: &Section<'_>, key: &'static str, text: &str) -> Option<SocketAddr> {
+    let address = address(text);
     if address.is_none() {
         file.error(key, "expected an address like \"127.0.0.1:8080\", \":8080\" for every interface, or \"\" for off");
     }
@@ -142,20 +240,6 @@ fn address(text: &str) -> Option<SocketAddr> {
         "" => Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.parse().ok()?))),
         "localhost" => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?))),
         _ => text.parse().ok(),
-    }
-}
-
-fn tls(file: &mut Section<'_>, folder: &Path, data_directory: &Path) -> TlsConfig {
-    match (file.filled("TLSCert"), file.filled("TLSKey")) {
-        (Some(cert), Some(key)) => {
-            TlsConfig::Files { cert: folder.join(cert), key: folder.join(key) }
-        }
-        (None, None) => TlsConfig::Generated { directory: data_directory.join("tls") },
-        (cert, _) => {
-            let missing = if cert.is_none() { "TLSCert" } else { "TLSKey" };
-            file.error(missing, "is missing: a certificate and its key come together");
-            TlsConfig::Generated { directory: data_directory.join("tls") }
-        }
     }
 }
 
@@ -315,12 +399,12 @@ fn url_filter(file: &mut Section<'_>) -> (Option<String>, usize) {
 }
 
 fn geo_ip_database(file: &mut Section<'_>, folder: &Path) -> Option<PathBuf> {
-    let path = folder.join(file.filled("GeoIPDatabase")?);
+    let path = below(folder, &file.filled("GeoIPDatabase")?);
     let extension = path.extension().and_then(|extension| extension.to_str());
     if extension.is_some_and(|extension| extension.eq_ignore_ascii_case("bin")) {
         file.note(
-            "GeoIPDatabase: the BIN form cannot be read; give an MMDB file (import of IP2Location's \
-             CSV form is not in this version yet). The built-in country database is used",
+            "GeoIPDatabase: the BIN form cannot be read; `tracker import-geo` makes an MMDB file \
+             of IP2Location's CSV form. The built-in country database is used",
         );
         return None;
     }
@@ -388,9 +472,7 @@ fn is_filter(text: &str) -> bool {
 
 /// Keys whose feature is not in this version.
 fn later(file: &mut Section<'_>) {
-    use Shape::{Flag, List, Number, Text};
-    file.later("certificates by ACME", &[("LetsEncryptDomains", List)]);
-    file.later("a daily limit for each address", &[("RateLimitPerDay", Number)]);
+    use Shape::{Flag, Number, Text};
     file.later(
         "pruning",
         &[
@@ -403,15 +485,6 @@ fn later(file: &mut Section<'_>) {
             ("PruneLogsTTL", Number),
             ("PruneSkipToTimestamp", Number),
             ("PruneUpdateConfig", Flag),
-        ],
-    );
-    file.later(
-        "the proxy below /api/",
-        &[
-            ("ProxyUrl", Text),
-            ("ProxyUrlFilter", Text),
-            ("ProxyForceJson", Flag),
-            ("IgnoreProxyOptions", Flag),
         ],
     );
     file.later(
@@ -438,6 +511,8 @@ fn renamed(key: &str) -> Option<String> {
         "MaximumConnections" => "MaxConnections",
         "ProxyDailyLimit" => "RateLimitPerDay",
         "ProxyExceptHTTP" => "ListenHTTP",
+        "ProxyPort" => "ListenRedirect",
+        "ProxyPortRedirect" => "PublicHost",
         "ProxyPortTLS" => "ListenHTTPS",
         "IdleTimeoutSeconds"
         | "ReadTimeoutSeconds"

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::certificates::is_host_name;
 use super::section::{ConfigError, nearest};
 
 /// What becomes of a key.
@@ -33,7 +34,7 @@ const OWN_COUNT: &str = "requests are counted in the process, no database is ask
 const NO_COPY: &str = "every sink reads the journal itself; none forwards to another";
 
 /// The keys at the top.
-const TOP: [(&str, Fate); 63] = [
+const TOP: [(&str, Fate); 68] = [
     ("AccountHashMixer", Same),
     ("AllowOrigin", Same),
     ("ApiVersion", Rule),
@@ -63,16 +64,8 @@ const TOP: [(&str, Fate); 63] = [
     ("ProxyDailyLimitChecker", Ignored(OWN_COUNT)),
     ("ProxyExceptHTTP", Rule),
     ("ProxyForceJson", Same),
-    (
-        "ProxyPort",
-        Ignored(
-            "the listener that only redirects to HTTPS is not in this version; nothing listens there",
-        ),
-    ),
-    (
-        "ProxyPortRedirect",
-        Ignored("it belongs to the redirecting listener, which is not in this version"),
-    ),
+    ("ProxyPort", Rule),
+    ("ProxyPortRedirect", Rule),
     ("ProxyPortTLS", Rule),
     ("ProxyUrl", Same),
     ("ProxyUrlFilter", Same),
@@ -106,6 +99,11 @@ const TOP: [(&str, Fate); 63] = [
     ("DataDirectory", Same),
     ("Durability", Same),
     ("HashMode", Same),
+    ("Keys", Same),
+    ("PaymentsFrom", Same),
+    ("LetsEncryptEmail", Same),
+    ("Proxies", Same),
+    ("PublicHost", Same),
 ];
 
 /// Booleans that are false there and true here when the file does not say.
@@ -165,6 +163,8 @@ const DUCKDB_KEYS: [&str; 8] = [
 pub(super) struct Translated {
     /// What ours reads.
     pub(super) file: Map<String, Value>,
+    /// Path of every key that was taken over as it is.
+    kept: Vec<String>,
     /// (path there, path here) of every key that was taken over under another name.
     renamed: Vec<(String, String)>,
     /// (path there, reason) of every key that was not taken over.
@@ -216,6 +216,13 @@ pub(super) fn translate(go: &Map<String, Value>) -> Translated {
         "AnonymizeIP is on: addresses are cut before they are stored, which the Go tracker did not do"
             .to_owned(),
     );
+    if translated.file.get("RateLimitPerDay").and_then(Value::as_u64).is_some_and(|limit| limit > 0)
+    {
+        translated.remarks.push(
+            "the daily limit counts requests of event routes as well, not only those of /api/"
+                .to_owned(),
+        );
+    }
     if !translated.file.contains_key("HashMode") {
         translated.remarks.push(
             "hashes are keyed; add \"HashMode\": \"legacy\" to go on with those of existing data"
@@ -232,10 +239,13 @@ fn find(table: &[(&'static str, Fate)], written: &str) -> Option<(&'static str, 
 }
 
 impl Translated {
-    /// One line for each key that changed its name or was not taken over.
+    /// What happened to every key: one line for those that kept their name, and one for each other.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes =
             vec!["this is a configuration of the Go tracker; it was translated".to_owned()];
+        if !self.kept.is_empty() {
+            notes.push(format!("taken over as they are: {}", self.kept.join(", ")));
+        }
         let renamed =
             self.renamed.iter().map(|(theirs, ours)| format!("{theirs} is read as {ours}"));
         let ignored =
@@ -257,7 +267,9 @@ impl Translated {
 
     fn take(&mut self, written: &str, ours: &str, value: Value) {
         self.file.insert(ours.to_owned(), value);
-        if written != ours {
+        if written == ours {
+            self.kept.push(written.to_owned());
+        } else {
             self.renamed.push((written.to_owned(), ours.to_owned()));
         }
     }
@@ -292,9 +304,57 @@ impl Translated {
         } else {
             self.file.insert("ListenHTTP".to_owned(), "".into());
         }
-        if !local {
-            let domains = self.file.get("Domains").cloned().unwrap_or(Value::Array(Vec::new()));
-            self.file.insert("LetsEncryptDomains".to_owned(), domains);
+        let domains = self.file.get("Domains").and_then(Value::as_array);
+        let hosts: Vec<String> = domains
+            .into_iter()
+            .flatten()
+            .filter_map(|domain| Some(domain.as_str()?.to_ascii_lowercase()))
+            .filter(|domain| is_host_name(domain))
+            .collect();
+        if !local && !hosts.is_empty() {
+            self.remarks.push(
+                "LetsEncryptDomains is what Domains lists: one certificate, so each must reach us"
+                    .to_owned(),
+            );
+            self.file.insert("LetsEncryptDomains".to_owned(), hosts.clone().into());
+        }
+        self.redirect(ruled, local, hosts.first());
+    }
+
+    /// There, a listener sent everybody on to the host they had named; here, to a host of ours.
+    fn redirect(&mut self, ruled: &Ruled<'_>, local: bool, first: Option<&String>) {
+        let text = |key: &str| ruled.get(key).and_then(|(_, v)| v.as_str()).unwrap_or("");
+        let named = self.file.get("PublicHost").and_then(Value::as_str).map(str::to_owned);
+        let (listen, after) = (text("ProxyPort"), text("ProxyPortRedirect"));
+        let after = if after.is_empty() { text("ProxyPortTLS") } else { after };
+        let port = numbered(after).rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+        let host = named.or_else(|| {
+            first.map(|host| match port.filter(|port| *port != 443) {
+                Some(port) => format!("{host}:{port}"),
+                None => host.clone(),
+            })
+        });
+        let reason = match (&host, local, listen) {
+            (None, ..) => "no entry of Domains is a host that people could be sent on to",
+            (_, true, "") => "without ProxyPort nothing sends people on",
+            (_, false, "") | (_, true, _) => "",
+            (_, false, _) => "it needs UseLocalTLS there; people are sent on from port 80",
+        };
+        let listen = if local { numbered(listen) } else { ":80".to_owned() };
+        let ours = [("ProxyPort", "ListenRedirect"), ("ProxyPortRedirect", "PublicHost")];
+        for (theirs, ours) in ours {
+            match ruled.get(theirs) {
+                Some((written, _)) if reason.is_empty() => {
+                    self.renamed.push(((*written).to_owned(), ours.to_owned()));
+                }
+                Some((written, _)) => self.ignore(written, reason),
+                None => {}
+            }
+        }
+        if let Some(host) = host.filter(|_| !listen.is_empty()) {
+            self.remarks.push(format!("people are sent on from {listen} to https://{host} only"));
+            self.file.insert("PublicHost".to_owned(), host.into());
+            self.file.insert("ListenRedirect".to_owned(), listen.into());
         }
     }
 
@@ -353,6 +413,7 @@ impl Translated {
                     self.ignore(&place, "it means nothing to the embedded store");
                 }
                 Some((key, Same)) => {
+                    self.kept.push(place);
                     ours.insert(key.to_owned(), value.clone());
                 }
                 Some((_, Named(name))) => {

@@ -5,13 +5,18 @@
 //! (`legacy`), and ours into structs (`dialect`). Every mistake is reported, not only the first.
 
 mod backends;
+mod certificates;
 mod dialect;
 mod intake;
 mod journal;
+mod json;
+mod keys;
 mod legacy;
 mod links;
 mod log;
 mod notify;
+mod proxy;
+mod secret;
 mod section;
 mod server;
 mod units;
@@ -26,12 +31,16 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use backends::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
+pub use certificates::{AcmeChallenge, AcmeConfig, ClientTlsConfig, TlsConfig};
 pub use intake::{DntPolicy, HashMode, IntakeConfig};
 pub use journal::{Durability, JournalConfig};
+pub use keys::{KeyConfig, KeyKind};
 pub use links::LinksConfig;
 pub use log::{LogConfig, LogFormat};
+pub use proxy::ProxyConfig;
+pub use secret::Secret;
 pub use section::ConfigError;
-pub use server::{HttpConfig, ServerConfig, TlsConfig, TrustedProxy};
+pub use server::{HttpConfig, LimitsConfig, ServerConfig, TrustedProxy, WebSocketConfig};
 
 use section::Findings;
 
@@ -71,13 +80,16 @@ pub struct ConfigErrors {
     pub file: PathBuf,
     /// At least one; in the order of reading.
     pub errors: Vec<ConfigError>,
+    /// What was translated or ignored until then; one line each.
+    pub notes: Vec<String>,
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.errors.len() == 1 { "error" } else { "errors" };
         write!(f, "{}: {} {plural}", self.file.display(), self.errors.len())?;
-        self.errors.iter().try_for_each(|error| write!(f, "\n  {error}"))
+        self.errors.iter().try_for_each(|error| write!(f, "\n  {error}"))?;
+        self.notes.iter().try_for_each(|note| write!(f, "\n  note: {note}"))
     }
 }
 
@@ -90,11 +102,62 @@ impl Config {
     /// # Errors
     /// Every mistake at once, each with its place in the file.
     pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Loaded, ConfigErrors> {
-        let errors = |errors| ConfigErrors { file: path.to_owned(), errors };
-        let text = read(path)
-            .map_err(|message| errors(vec![ConfigError { path: String::new(), message }]))?;
+        let failed =
+            |Findings { errors, notes }| ConfigErrors { file: path.to_owned(), errors, notes };
+        let text = read(path).map_err(|message| failed(Findings::whole(message)))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        Self::parse(&text, folder.unwrap_or(Path::new(".")), env).map_err(errors)
+        Self::read(&text, folder.unwrap_or(Path::new(".")), env).map_err(failed)
+    }
+
+    /// What of these settings a server that runs with `running` can take up, and the keys of the rest,
+    /// which waits for a restart.
+    pub fn within(self, running: &Self) -> (Self, Vec<&'static str>) {
+        let (old, new) = (&running.server, &self.server);
+        let kept = [
+            ("ListenHTTP", old.listen_http != new.listen_http),
+            ("ListenHTTPS", old.listen_https != new.listen_https),
+            ("ListenRedirect", old.listen_redirect != new.listen_redirect),
+            ("PublicHost", old.public_host != new.public_host),
+            ("TLSCert", old.tls != new.tls),
+            ("LetsEncryptDomains", old.acme != new.acme),
+            ("DataDirectory", old.data_directory != new.data_directory),
+            ("StopDeadline", old.stop_deadline != new.stop_deadline),
+            ("ApiVersion", old.http.api_version != new.http.api_version),
+            ("MaxHeaderBytes", old.http.header_bytes_max != new.http.header_bytes_max),
+            ("ConnectionTimeout", old.http.timeout != new.http.timeout),
+            ("Proxies", old.http.proxies != new.http.proxies),
+            ("HashMode", running.intake.hash_mode != self.intake.hash_mode),
+            (
+                "PrefixPrivateHash",
+                running.intake.prefix_private_hash != self.intake.prefix_private_hash,
+            ),
+            ("Durability and other keys of the journal", running.journal != self.journal),
+            ("Notify", running.backends != self.backends),
+            ("LogFilter and LogFormat", running.log != self.log),
+        ];
+        let waiting =
+            kept.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
+        let config = Self {
+            server: ServerConfig {
+                http: HttpConfig {
+                    api_version: old.http.api_version,
+                    header_bytes_max: old.http.header_bytes_max,
+                    timeout: old.http.timeout,
+                    proxies: old.http.proxies.clone(),
+                    ..self.server.http
+                },
+                ..running.server.clone()
+            },
+            intake: IntakeConfig {
+                keys_directory: running.intake.keys_directory.clone(),
+                hash_mode: running.intake.hash_mode,
+                prefix_private_hash: running.intake.prefix_private_hash.clone(),
+                ..self.intake
+            },
+            links: self.links,
+            ..running.clone()
+        };
+        (config, waiting)
     }
 
     /// Reads `text` as if it stood in a file in `folder`.
@@ -106,13 +169,16 @@ impl Config {
         folder: &Path,
         env: &BTreeMap<String, String>,
     ) -> Result<Loaded, Vec<ConfigError>> {
-        let file = |message: String| vec![ConfigError { path: String::new(), message }];
-        let mut value: Value =
-            serde_json::from_str(text).map_err(|e| file(format!("not JSON: {e}")))?;
+        Self::read(text, folder, env).map_err(|findings| findings.errors)
+    }
+
+    fn read(text: &str, folder: &Path, env: &BTreeMap<String, String>) -> Result<Loaded, Findings> {
+        let mut value =
+            json::parse(text).map_err(|error| Findings::whole(format!("not JSON: {error}")))?;
         let mut findings = Findings::default();
         variables::replace(&mut value, "", env, &mut findings.errors);
         let Value::Object(written) = value else {
-            return Err(file("expected one JSON object".to_owned()));
+            return Err(Findings::whole("expected one JSON object".to_owned()));
         };
         let go = legacy::is_go(&written).then(|| legacy::translate(&written));
         if let Some(translated) = &go {
@@ -126,7 +192,7 @@ impl Config {
         if let Some(translated) = &go {
             translated.name_errors(&mut findings.errors);
         }
-        Err(findings.errors)
+        Err(findings)
     }
 }
 

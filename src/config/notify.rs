@@ -180,7 +180,9 @@ fn duckdb(entry: &mut Section<'_>, folder: &Path, data_directory: &Path) -> Back
     );
     BackendConfig::DuckDb(DuckDbConfig {
         name: name.unwrap_or(standard.name),
-        path: entry.filled("Path").map_or(standard.path, |path| folder.join(path)),
+        path: entry
+            .filled("Path")
+            .map_or(standard.path, |path| super::dialect::below(folder, &path)),
         memory_mb: entry.number("MemoryLimitMB", 64..=1 << 20).unwrap_or(standard.memory_mb),
         threads: threads.unwrap_or(standard.threads),
         critical: entry.flag("Critical", standard.critical),

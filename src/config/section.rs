@@ -38,6 +38,14 @@ pub(super) struct Findings {
     pub(super) notes: Vec<String>,
 }
 
+impl Findings {
+    /// A mistake of the file as a whole.
+    pub(super) fn whole(message: String) -> Self {
+        let error = ConfigError { path: String::new(), message };
+        Self { errors: vec![error], notes: Vec::new() }
+    }
+}
+
 /// What a number without a unit means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bare {
@@ -55,7 +63,6 @@ pub(super) enum Shape {
     Flag,
     Number,
     Text,
-    List,
 }
 
 /// A JSON object, with its place in the file.
@@ -284,13 +291,11 @@ impl<'a> Section<'a> {
                 (Shape::Flag, Value::Bool(on)) => *on,
                 (Shape::Number, Value::Number(number)) => number.as_u64() != Some(0),
                 (Shape::Text, Value::String(text)) => !text.is_empty(),
-                (Shape::List, Value::Array(items)) => !items.is_empty(),
                 _ => {
                     let expected = match shape {
                         Shape::Flag => "true or false",
                         Shape::Number => "a number",
                         Shape::Text => "a text",
-                        Shape::List => "a list",
                     };
                     self.wrong(key, expected, value);
                     false

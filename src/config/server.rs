@@ -6,22 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-/// Where a certificate comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TlsConfig {
-    /// `TLSCert` and `TLSKey`: PEM files.
-    Files {
-        /// Chain, leaf first.
-        cert: PathBuf,
-        /// Private key.
-        key: PathBuf,
-    },
-    /// Generated at first start and kept in this folder (`DataDirectory/tls`).
-    Generated {
-        /// Where certificate and key are kept.
-        directory: PathBuf,
-    },
-}
+use super::keys::{KeyConfig, KeyKind};
+use super::{AcmeConfig, ProxyConfig, TlsConfig};
 
 /// Peers whose forwarding headers are believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +45,17 @@ pub struct HttpConfig {
     pub timeout: Duration,
     /// How long a pixel waits for durability before it is answered anyway. Default 20 ms.
     pub pixel_wait: Duration,
+    /// `Keys`: servers and sites. Default none: one tenant, everything open.
+    pub keys: Vec<KeyConfig>,
+    /// `PaymentsFrom`: whose key tells of payments, once there are keys. Default a server's: the keys
+    /// of sites are public, and whoever reads one could make up revenue.
+    pub payments_from: KeyKind,
+    /// `ProxyUrl` and `Proxies`: requests that go to servers behind us.
+    pub proxies: Vec<ProxyConfig>,
+    /// How much one client may ask for.
+    pub limits: LimitsConfig,
+    /// What a WebSocket may send.
+    pub websocket: WebSocketConfig,
 }
 
 impl Default for HttpConfig {
@@ -74,6 +71,68 @@ impl Default for HttpConfig {
             connections_max: 10_000,
             timeout: Duration::from_secs(30),
             pixel_wait: Duration::from_millis(20),
+            keys: Vec::new(),
+            payments_from: KeyKind::Server,
+            proxies: Vec::new(),
+            limits: LimitsConfig::default(),
+            websocket: WebSocketConfig::default(),
+        }
+    }
+}
+
+/// How much one client may ask for; 0 is off, and everything is off by default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// `RateLimitPerDay`: requests of one address in a day of UTC, over event routes and `/api/`.
+    pub address_per_day: u32,
+    /// `RateLimitPerSecond`: requests of one address in a second, lastingly.
+    pub address_per_second: u32,
+    /// `RateLimitKeyPerSecond`: the same for the key of a server, whose address then does not count.
+    pub key_per_second: u32,
+    /// `RateLimitBurst`: requests at once, after a pause. Default: ten seconds' worth.
+    pub burst: Option<u32>,
+    /// `RateLimitDryRun`: nothing is refused, only counted.
+    pub dry_run: bool,
+    /// `RateLimitAddresses`: addresses that are told apart at one time. Default 65,536 (1 MiB for
+    /// each limit that is on).
+    pub addresses_max: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            address_per_day: 0,
+            address_per_second: 0,
+            key_per_second: 0,
+            burst: None,
+            dry_run: false,
+            addresses_max: 65_536,
+        }
+    }
+}
+
+/// What a WebSocket may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebSocketConfig {
+    /// `WebSocketFrameBytes`: one frame, or one message of several, as sent. Default 1 MiB.
+    pub frame_bytes_max: usize,
+    /// `WebSocketFramesPerSecond`: above it a connection is read more slowly; 0 is off.
+    /// Default 1,000.
+    pub frames_per_second: u32,
+    /// `WebSocketEventsPerSecond`: the same for the events in the frames. Default 10,000.
+    pub events_per_second: u32,
+    /// `WebSocketIdle`: without a sign of life for so long, a connection is closed. The server asks
+    /// for one by a ping after a third of it. Default 60 s.
+    pub idle: Duration,
+}
+
+impl Default for WebSocketConfig {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 1 << 20,
+            frames_per_second: 1_000,
+            events_per_second: 10_000,
+            idle: Duration::from_secs(60),
         }
     }
 }
@@ -85,8 +144,15 @@ pub struct ServerConfig {
     pub listen_http: Option<SocketAddr>,
     /// `ListenHTTPS`; `None` = off.
     pub listen_https: Option<SocketAddr>,
-    /// Certificate of the TLS listener.
+    /// `ListenRedirect`: plain HTTP that only sends people on to HTTPS; `None` = off.
+    pub listen_redirect: Option<SocketAddr>,
+    /// `PublicHost`: the host, and its port unless it is 443, that people are sent on to. Present
+    /// where `listen_redirect` is.
+    pub public_host: Option<String>,
+    /// The local certificate of the TLS listener.
     pub tls: TlsConfig,
+    /// Certificates by ACME, which go before the local one once there are any.
+    pub acme: Option<AcmeConfig>,
     /// `DataDirectory`.
     pub data_directory: PathBuf,
     /// What a request meets.

@@ -177,18 +177,57 @@ fn secrets_come_from_the_environment() {
 #[test]
 fn a_later_feature_is_named_when_it_is_asked_for_and_only_then() {
     let asked = notes(&json!({
-        "LetsEncryptDomains": ["a.example"], "RateLimitPerDay": 10_000, "DataRetentionDays": 365,
-        "PruneOldData": true, "ProxyUrl": "http://localhost:3030", "S3Bucket": "b",
-        "Database": "mine",
+        "DataRetentionDays": 365, "PruneOldData": true, "S3Bucket": "b", "Database": "mine",
     }));
-    assert_eq!(asked.len(), 7, "{asked:#?}");
+    assert_eq!(asked.len(), 4, "{asked:#?}");
     assert!(asked.iter().all(|note| note.starts_with("not in this version yet: ")), "{asked:#?}");
     let silent = notes(&json!({
-        "LetsEncryptDomains": [], "RateLimitPerDay": 0, "PruneOldData": false, "ProxyUrl": "",
+        "LetsEncryptDomains": [], "PruneOldData": false, "ProxyUrl": "",
         "Database": "sfpla",
     }));
     assert_eq!(silent, [""; 0]);
-    assert_eq!(errors(&json!({"RateLimitPerDay": "many"})).len(), 1);
+    assert_eq!(errors(&json!({"PruneLimit": "many"})).len(), 1);
+}
+
+#[test]
+fn limits_are_off_until_they_are_set() {
+    let limits = |file: &Value| parse(file).unwrap().config.server.http.limits;
+    assert_eq!(limits(&json!({})), LimitsConfig::default());
+    assert_eq!(limits(&json!({"RateLimitPerDay": 0})), LimitsConfig::default());
+    let set = json!({
+        "RateLimitPerDay": 10_000, "RateLimitPerSecond": 20, "RateLimitKeyPerSecond": 500,
+        "RateLimitBurst": 40, "RateLimitDryRun": true, "RateLimitAddresses": 1_000,
+    });
+    let expect = LimitsConfig {
+        address_per_day: 10_000,
+        address_per_second: 20,
+        key_per_second: 500,
+        burst: Some(40),
+        dry_run: true,
+        addresses_max: 1_000,
+    };
+    assert_eq!(limits(&set), expect);
+    assert_eq!(errors(&json!({"RateLimitPerDay": "many", "RateLimitBurst": 0})).len(), 2);
+    let go = json!({"ProxyPort": "", "ProxyExceptHTTP": ":8880", "ProxyDailyLimit": 7});
+    assert_eq!(limits(&go).address_per_day, 7);
+}
+
+#[test]
+fn a_websocket_has_bounds_of_its_own() {
+    let websocket = |file: &Value| parse(file).unwrap().config.server.http.websocket;
+    assert_eq!(websocket(&json!({})), WebSocketConfig::default());
+    let set = json!({
+        "WebSocketFrameBytes": "64KiB", "WebSocketFramesPerSecond": 0,
+        "WebSocketEventsPerSecond": 5, "WebSocketIdle": 10,
+    });
+    let expect = WebSocketConfig {
+        frame_bytes_max: 64 << 10,
+        frames_per_second: 0,
+        events_per_second: 5,
+        idle: Duration::from_secs(10),
+    };
+    assert_eq!(websocket(&set), expect);
+    assert_eq!(errors(&json!({"WebSocketIdle": "1ms", "WebSocketFrameBytes": 1})).len(), 2);
 }
 
 #[test]
@@ -197,7 +236,9 @@ fn the_documentations_examples_are_read_or_say_what_is_missing() {
         "UseLocalTLS": true, "LetsEncryptDomains": ["yourdomain.com"], "RateLimitPerDay": 10000,
         "MaxConnections": 10, "ConnectionTimeout": 30,
     });
-    assert_eq!(notes(&security).len(), 2);
+    let loaded = parse(&security).unwrap();
+    assert_eq!(loaded.notes.len(), 0, "{:?}", loaded.notes);
+    assert_eq!(loaded.config.server.acme.unwrap().domains, ["yourdomain.com"]);
     let privacy = json!({
         "GeoIPDatabase": ".setup/geoip/IP2LOCATION.BIN", "AnonymizeIP": true,
         "DataRetentionDays": 365, "PruneOldData": true,
@@ -292,7 +333,13 @@ fn a_go_file_is_translated_and_each_difference_is_named() {
     assert!(
         matches!(&config.server.tls, TlsConfig::Files { cert, .. } if cert == Path::new(certificate))
     );
+    assert_eq!(config.server.listen_redirect.unwrap().to_string(), "0.0.0.0:8080");
+    assert_eq!(config.server.public_host.as_deref(), Some("tr.example.com:8443"));
+    let [api] = config.server.http.proxies.as_slice() else { panic!("one proxy") };
+    assert_eq!((api.path.as_str(), api.origin.as_str()), ("/api/", "http://localhost:3030"));
+    assert!(api.url_filter.as_ref().is_some_and(|filter| filter.contains("dontlogthese")));
     let has = |line: &str| assert!(notes.iter().any(|note| note == line), "{line}\n{notes:#?}");
+    has("ProxyPort is read as ListenRedirect");
     has("MaximumConnections is read as MaxConnections");
     has("ProxyExceptHTTP is read as ListenHTTP");
     has("SchemaVersion is ignored: each store keeps its own schema version");
@@ -442,4 +489,28 @@ fn a_go_key_with_a_typing_mistake_is_named_with_the_nearest() {
     let line = "MaximumConection is ignored: the Go tracker does not know it; did you mean \
                 MaximumConnections?";
     assert!(notes.iter().any(|note| note == line), "{notes:#?}");
+}
+
+#[test]
+fn a_go_file_that_cannot_be_served_still_says_what_became_of_its_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let text = r#"{"ProxyPort": ":80", "PruneLogsSkip": 0, "Domains": ["a.example"],
+        "Notify": [{"Service": "no_such_store", "Hosts": ["127.0.0.1"]}]}"#;
+    std::fs::write(&path, text).unwrap();
+    let failed = Config::load(&path, &BTreeMap::new()).unwrap_err().to_string();
+    assert!(failed.contains("Notify[0].Service"), "{failed}");
+    for note in ["taken over as they are: PruneLogsSkip, Domains", "ProxyPort is ignored"] {
+        assert!(failed.contains(note), "{note} in {failed}");
+    }
+}
+
+#[test]
+fn one_mistake_is_one_error_and_paths_have_no_dots_in_them() {
+    let errors = parse_text(r#"{"ListenHTTP": "${NOT_SET}"}"#).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    let config = parse_text(r#"{"DataDirectory": "./x/./y"}"#).unwrap().config;
+    assert!(config.server.data_directory.ends_with("x/y"), "{:?}", config.server.data_directory);
+    let config = Config::parse("{}", Path::new("."), &BTreeMap::new()).unwrap().config;
+    assert_eq!(config.server.data_directory, Path::new("data"));
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::section::ConfigError;
 
 /// Replaces every `${NAME}` below `value`; a name that is not set or not closed is an error at its
-/// place, and the text stays as it was.
+/// place, and the value counts as absent, so that one mistake is one error.
 pub(super) fn replace(
     value: &mut Value,
     path: &str,
@@ -18,7 +18,10 @@ pub(super) fn replace(
     match value {
         Value::String(text) => match expand(text, env) {
             Ok(expanded) => *text = expanded,
-            Err(message) => errors.push(ConfigError { path: path.to_owned(), message }),
+            Err(message) => {
+                errors.push(ConfigError { path: path.to_owned(), message });
+                *value = Value::Null;
+            }
         },
         Value::Array(items) => {
             for (index, item) in items.iter_mut().enumerate() {

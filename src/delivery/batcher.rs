@@ -49,11 +49,11 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// 24 MiB for each sink, so that one with a backlog of any length leaves the process below
-    /// 128 MB while its batch is encoded; that is several thousand events, as many as a column store
+    /// 12 MiB for each sink, so that one with a backlog of any length leaves the process below
+    /// 128 MB while its batch is encoded; that is some thousand events, as many as a column store
     /// needs in one batch; a few milliseconds of decoding.
     pub(super) const DEFAULT: Self =
-        Self { memory: 24 << 20, batch_rows: 200_000, batch_bytes: 64 << 20, read_bytes: 1 << 20 };
+        Self { memory: 12 << 20, batch_rows: 200_000, batch_bytes: 64 << 20, read_bytes: 1 << 20 };
 }
 
 /// Names a lane of one [`Batcher`].

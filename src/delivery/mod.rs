@@ -20,6 +20,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +40,7 @@ use batcher::Bounds;
 pub use cursor::{highest_cursor, scan_cursor, stored_cursor};
 pub use replay::{ReplayError, Replayed, replay};
 use shipper::Shipper;
-use source::{Claims, Source};
+use source::{Claims, Decoder, Source};
 use status::Status;
 pub use status::{SinkHealth, SinkState};
 
@@ -74,13 +75,16 @@ struct Entry {
 impl Delivery {
     /// Starts one shipper for each of `backends` that is a sink, with its limits. Never waits: a
     /// sink that cannot be reached is tried again for as long as it takes. Call it within a runtime.
+    ///
+    /// # Errors
+    /// When the machine gives no thread.
     pub fn start(
         backends: &[(Backend, LimitsByTable)],
         journal: &Journal,
         cursors_directory: &Path,
         clock: &Arc<dyn Clock>,
         metrics: &Arc<Metrics>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let cursors = Cursors { fs: Arc::new(RealFs), directory: cursors_directory.to_owned() };
         Self::start_with(backends, journal, &cursors, clock, metrics, Bounds::DEFAULT)
     }
@@ -92,7 +96,7 @@ impl Delivery {
         clock: &Arc<dyn Clock>,
         metrics: &Arc<Metrics>,
         bounds: Bounds,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let stop = watch::Sender::new(None);
         let failed = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -117,6 +121,7 @@ impl Delivery {
                     clock: Arc::clone(clock),
                     metrics: Arc::clone(metrics),
                     claims: Arc::clone(&claims),
+                    decoder: Decoder::start(&backend.name)?,
                 },
                 cursors: cursors.clone(),
                 status: Arc::clone(&status),
@@ -133,7 +138,7 @@ impl Delivery {
         }
         tasks.close();
         let (journal, clock) = (journal.clone(), Arc::clone(clock));
-        Self { sinks: entries, journal, clock, stop, failed, tasks }
+        Ok(Self { sinks: entries, journal, clock, stop, failed, tasks })
     }
 
     /// Every sink, in the order of the configuration.

@@ -6,13 +6,16 @@
 //! in the journal as long as it keeps them, and the log names the position.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
 
 use super::poison;
+use crate::background;
 use crate::clock::Clock;
 use crate::event::{self, Event, Ingest};
 use crate::journal::{AppendError, Journal, Position, Reader};
@@ -51,6 +54,54 @@ struct Undecodable {
     message: String,
 }
 
+/// A thread that reads and decodes, so that no worker does and requests go first.
+#[derive(Clone)]
+pub(super) struct Decoder(SyncSender<Job>);
+
+/// One read; its reader comes back with the answer.
+struct Job {
+    reader: Reader,
+    bytes_max: usize,
+    journal: Journal,
+    answer: oneshot::Sender<(Reader, io::Result<Decoded>)>,
+}
+
+type Decoded = (Chunk, Vec<Undecodable>);
+
+impl Decoder {
+    /// Starts the thread; it ends with its last handle.
+    ///
+    /// # Errors
+    /// When the machine gives no thread.
+    pub(super) fn start(sink: &str) -> io::Result<Self> {
+        // A sink has one reader, so at most one job waits.
+        let (jobs, waiting) = sync_channel::<Job>(1);
+        background::spawn(&format!("decode-{sink}"), move || {
+            while let Ok(job) = waiting.recv() {
+                job.work();
+            }
+        })?;
+        Ok(Self(jobs))
+    }
+}
+
+impl Job {
+    /// A panic costs the read, which is tried again.
+    fn work(self) {
+        let Self { mut reader, bytes_max, journal, answer } = self;
+        let (node, from) = (journal.node(), reader.position());
+        let decoded = catch_unwind(AssertUnwindSafe(move || {
+            let decoded = decode(&mut reader, &node, bytes_max);
+            (reader, decoded)
+        }));
+        let decoded = decoded.unwrap_or_else(|_| {
+            (journal.reader(from), Err(io::Error::other("reading the journal panicked")))
+        });
+        // Nobody to answer: the shipper has stopped.
+        drop(answer.send(decoded));
+    }
+}
+
 /// What reading needs.
 #[derive(Clone)]
 pub(super) struct Source {
@@ -59,6 +110,7 @@ pub(super) struct Source {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) claims: Arc<Claims>,
+    pub(super) decoder: Decoder,
 }
 
 impl Source {
@@ -66,15 +118,13 @@ impl Source {
     /// when the process is ending.
     pub(super) async fn read(
         self,
-        mut reader: Reader,
+        reader: Reader,
         bytes_max: usize,
     ) -> Option<(Reader, io::Result<Chunk>)> {
-        let node = self.journal.node();
-        let read = spawn_blocking(move || {
-            let chunk = decode(&mut reader, &node, bytes_max);
-            (reader, chunk)
-        });
-        let (reader, chunk) = read.await.ok()?;
+        let (answer, answered) = oneshot::channel();
+        let journal = self.journal.clone();
+        self.decoder.0.try_send(Job { reader, bytes_max, journal, answer }).ok()?;
+        let (reader, chunk) = answered.await.ok()?;
         match chunk {
             Ok((chunk, undecodable)) => {
                 self.set_aside(undecodable).await;
@@ -125,11 +175,7 @@ impl Source {
     }
 }
 
-fn decode(
-    reader: &mut Reader,
-    node: &Arc<str>,
-    bytes_max: usize,
-) -> io::Result<(Chunk, Vec<Undecodable>)> {
+fn decode(reader: &mut Reader, node: &Arc<str>, bytes_max: usize) -> io::Result<Decoded> {
     let records = reader.read(bytes_max)?;
     let mut chunk = Chunk { events: Vec::with_capacity(records.len()), read: reader.position() };
     let mut undecodable = Vec::new();

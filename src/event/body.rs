@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::agreement::Agreement;
 use super::ids::{OtherId, UserId};
+use super::payment::Payments;
 
 /// What kind of fact it is, with the fields of that kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -11,6 +13,10 @@ use super::ids::{OtherId, UserId};
 pub enum Body {
     /// Something a visitor or a server did.
     Track(Box<Track>),
+    /// Something was paid or given back.
+    Payment(Box<Payments>),
+    /// A visitor agreed to something, or took it back.
+    Agreement(Box<Agreement>),
     /// A short link was made or changed.
     Link(Box<Link>),
     /// Input or a row that could not take the ordinary way.

@@ -55,6 +55,13 @@ impl<K> Id<K> {
     }
 }
 
+impl<K> Default for Id<K> {
+    /// The zero id, which stands for nothing.
+    fn default() -> Self {
+        Self::from(Uuid::nil())
+    }
+}
+
 impl<K> From<Uuid> for Id<K> {
     fn from(uuid: Uuid) -> Self {
         Self(uuid, PhantomData)

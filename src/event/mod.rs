@@ -4,9 +4,12 @@
 //! transport, no store and no setting. Fields keep the names of the `events` table
 //! (contract of the tracker, chapter 4), grouped by what they are about.
 
+mod agreement;
 mod body;
 mod codec;
 mod ids;
+mod money;
+mod payment;
 
 use std::sync::Arc;
 
@@ -14,9 +17,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use agreement::Agreement;
 pub use body::{Body, Link, Quarantine, Reason, Thread, Track};
 pub use codec::{DecodeError, EncodeError, decode, encode};
 pub use ids::{EventId, Id, OrgId, OtherId, SessionId, UserId, VisitorId, kind};
+pub use money::Money;
+pub use payment::{Credit, Holder, Payment, Payments};
 
 /// One fact about one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

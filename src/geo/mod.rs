@@ -8,6 +8,8 @@
 //! look-up before that is over (some tens of milliseconds) finds nothing and never waits. Readers
 //! never lock: a database is one pointer, replaced whole.
 
+pub mod ip2location;
+pub mod mmdb;
 mod record;
 pub mod timezones;
 
@@ -57,6 +59,8 @@ pub enum GeoError {
 pub struct Place {
     /// ISO 3166-1 alpha-2, upper case.
     pub country: Option<String>,
+    /// The country's name, in English where the database has it.
+    pub country_name: Option<String>,
     /// Region or state, as the database writes it.
     pub region: Option<String>,
     /// City, as the database writes it.
@@ -139,6 +143,11 @@ impl GeoDb {
         let prefix = found.network().map(|network| network.prefix()).unwrap_or_default();
         let (first, last) = bounds(ip, prefix);
         Some((place, first, last))
+    }
+
+    /// Whether there is a database; the built-in one takes a moment after the start.
+    pub fn is_ready(&self) -> bool {
+        self.current.load().is_some()
     }
 
     /// Waits until the built-in database is loaded; returns at once when it is, or is not used.

@@ -73,6 +73,7 @@ impl Record<'_> {
                 .flatten()
                 .find(|code| code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_alphabetic()))
                 .map(str::to_ascii_uppercase),
+            country_name: known(self.country.text).filter(|name| name.len() > 2),
             region: [self.state1.text, self.region.text, self.subdivisions.text]
                 .into_iter()
                 .chain([self.subdivisions.code])

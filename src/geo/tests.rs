@@ -34,6 +34,7 @@ fn a_nested_record_is_read_whole() {
     let (place, first, last) = db.lookup_network(ip("81.2.69.142")).unwrap();
     let expect = Place {
         country: Some("GB".to_owned()),
+        country_name: Some("United Kingdom".to_owned()),
         region: Some("England".to_owned()),
         city: Some("London".to_owned()),
         zip: None,
@@ -132,6 +133,7 @@ fn a_flat_record_with_32_bit_coordinates_and_empty_texts_is_read() {
     std::fs::write(&path, file).unwrap();
     let expect = Place {
         country: Some("US".to_owned()),
+        country_name: None,
         region: Some("California".to_owned()),
         city: None,
         zip: Some("94043".to_owned()),

@@ -1,4 +1,4 @@
-//! Cookies: reading what came, and the one the tracker sets.
+//! Cookies: reading what came, and those the tracker sets: who a visitor is, and what it agreed to.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -40,9 +40,13 @@ pub fn parse<'h>(lines: impl Iterator<Item = &'h HeaderValue>) -> BTreeMap<Strin
     cookies
 }
 
-/// Adds the visitor cookie to an answer.
+/// Adds the visitor cookie to an answer, or that of an agreement. The latter pages may read and
+/// change, as the shipped scripts do; it comes back with each event and becomes its `cflags`.
 pub fn set(headers: &mut HeaderMap, cookie: &VisitorCookie, scope: Scope) {
-    let mut text = format!("vid={}; Path=/; Max-Age={AGE_SECONDS}; HttpOnly", cookie.vid);
+    let mut text = match cookie.agreed {
+        None => format!("vid={}; Path=/; Max-Age={AGE_SECONDS}; HttpOnly", cookie.vid),
+        Some(flags) => format!("CookieConsent={flags}; Path=/; Max-Age={AGE_SECONDS}"),
+    };
     text.push_str(match scope {
         Scope::Plain => "; SameSite=Lax",
         Scope::Secure => "; SameSite=Lax; Secure",
@@ -90,7 +94,11 @@ mod tests {
         let check = |domain: Option<&str>, scope, flags: &str| {
             let mut headers = HeaderMap::new();
             let domain = domain.map(str::to_owned);
-            set(&mut headers, &VisitorCookie { vid: vid.parse().unwrap(), domain }, scope);
+            set(
+                &mut headers,
+                &VisitorCookie { vid: vid.parse().unwrap(), domain, agreed: None },
+                scope,
+            );
             let expect = format!("vid={vid}; Path=/; Max-Age=34560000; HttpOnly; {flags}");
             assert_eq!(headers[header::SET_COOKIE], expect);
         };

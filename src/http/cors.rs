@@ -8,11 +8,13 @@ use axum::http::{HeaderMap, HeaderValue, Response, header};
 
 /// The preflight answer of the Go tracker, with the headers a JSON or compressed post needs.
 const ALLOW_HEADERS: HeaderValue =
-    HeaderValue::from_static("Authorization,Accept,User,Content-Type,Content-Encoding");
+    HeaderValue::from_static("Authorization,Accept,User,Content-Type,Content-Encoding,X-Api-Key");
 const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET,POST,HEAD,PUT,DELETE");
 const MAX_AGE: HeaderValue = HeaderValue::from_static("1728000");
 /// What a page may read of an answer beyond the usual.
-const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static("X-Ack,Retry-After");
+const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
+    "X-Ack,Retry-After,RateLimit-Limit,RateLimit-Remaining,RateLimit-Reset",
+);
 
 /// The configured `AllowOrigins`.
 #[derive(Debug, Clone, Default)]

@@ -51,6 +51,9 @@ pub enum ApiError {
     /// Not for this sender.
     #[error("{0}")]
     Forbidden(&'static str),
+    /// What was asked for is not known.
+    #[error("{0}")]
+    Unknown(&'static str),
     /// There is nothing here.
     #[error("nothing is served at this path")]
     NotFound,
@@ -65,6 +68,9 @@ pub enum ApiError {
         /// Seconds until one more request is allowed.
         retry_seconds: u64,
     },
+    /// What answers this is not there or does not answer.
+    #[error("{0}")]
+    Unavailable(&'static str),
     /// No connection is left for the sender: try again.
     #[error("too many connections, try again")]
     Connections,
@@ -77,9 +83,18 @@ pub enum ApiError {
     /// The journal cannot write: try again.
     #[error("the event could not be made durable, try again")]
     Failed,
-    /// The store that would know does not answer: try again.
-    #[error("the store cannot be asked now, try again")]
-    Unavailable,
+    /// A server behind the proxy cannot be reached.
+    #[error("the server behind cannot be reached")]
+    UpstreamDown,
+    /// A server behind the proxy broke off, or answered what is no answer.
+    #[error("the server behind gave no answer that could be read")]
+    UpstreamBroke,
+    /// A server behind the proxy is too slow.
+    #[error("the server behind did not answer in time")]
+    UpstreamTimeout,
+    /// A server behind the proxy has as many requests as it may: try again.
+    #[error("too many requests for the server behind, try again")]
+    UpstreamBusy,
     /// Our fault, and a second attempt will not help.
     #[error("the server failed")]
     Internal,
@@ -109,12 +124,17 @@ impl ApiError {
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Unknown(_) | Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Connections | Self::Busy | Self::Full | Self::Failed | Self::Unavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Unavailable(_)
+            | Self::Connections
+            | Self::Busy
+            | Self::Full
+            | Self::Failed
+            | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamDown | Self::UpstreamBroke => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -130,14 +150,18 @@ impl ApiError {
             Self::Broken => "broken_off",
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
-            Self::NotFound => "not_found",
+            Self::Unknown(_) | Self::NotFound => "not_found",
             Self::Method(_) => "method_not_allowed",
             Self::Limited { .. } => "rate_limited",
+            Self::Unavailable(_) => "unavailable",
             Self::Connections => "too_many_connections",
             Self::Busy => "overloaded",
             Self::Full => "journal_full",
             Self::Failed => "journal_failed",
-            Self::Unavailable => "store_unavailable",
+            Self::UpstreamDown => "upstream_unreachable",
+            Self::UpstreamBroke => "upstream_broken_off",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamBusy => "upstream_overloaded",
             Self::Internal => "internal",
         }
     }
@@ -162,7 +186,7 @@ impl ApiError {
     pub(super) fn retry_seconds(&self) -> Option<u64> {
         match self {
             Self::Limited { retry_seconds, .. } => Some(*retry_seconds),
-            Self::Connections | Self::Busy | Self::Full | Self::Failed | Self::Unavailable => {
+            Self::Connections | Self::Busy | Self::Full | Self::Failed | Self::UpstreamBusy => {
                 Some(RETRY_SECONDS)
             }
             _ => None,
@@ -173,20 +197,20 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let retry = self.retry_seconds();
-        let unauthorized = matches!(self, Self::Unauthorized(_));
         let allow = if let Self::Method(methods) = self { Some(methods) } else { None };
+        let unauthorized = matches!(self, Self::Unauthorized(_));
         // The body was not read to its end; what still comes must not be read as a request.
         let close = matches!(self, Self::Timeout | Self::TooLarge(_) | Self::Connections);
         let mut response = answer::json(self.status(), &Answer { error: self.detail() });
         if let Some(retry) = retry {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
         }
+        if let Some(methods) = allow {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+        }
         if unauthorized {
             let scheme = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
-        }
-        if let Some(methods) = allow {
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
         }
         if close {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

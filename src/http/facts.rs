@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use super::cookie::{self, Scope};
 use super::cors::Access;
 use super::state::Shared;
-use crate::intake::RequestFacts;
+use crate::intake::{RequestFacts, Tenant};
 
 /// Bytes of a header kept as text; longer ones are cut. Intake cuts further, by column.
 const TEXT_BYTES_MAX: usize = 8 << 10;
@@ -56,11 +56,15 @@ impl Caller {
 /// not become believable by coming through ours.
 pub(super) fn read(shared: &Shared, parts: &Parts, route: &'static str) -> RequestFacts {
     let caller = Caller::of(parts);
+    shared.app.disbelieved.note(&shared.trusted, caller.peer, &parts.headers);
     let ip = shared.trusted.client(caller.peer, &parts.headers);
     let mut facts = RequestFacts {
         received_at: shared.app.clock.wall(),
         ip,
         trusted: ip.is_loopback() || shared.trusted.contains(ip),
+        // Until `Keys::admit` knows more.
+        tenant: if shared.keys.is_empty() { Tenant::AsSaid } else { Tenant::Fixed(None) },
+        query_has_key: false,
         route,
         method: parts.method.as_str().to_owned(),
         http2: parts.version == Version::HTTP_2,
@@ -72,6 +76,7 @@ pub(super) fn read(shared: &Shared, parts: &Parts, route: &'static str) -> Reque
         referer: None,
         user: None,
         cookies: cookie::parse(parts.headers.get_all(header::COOKIE).iter()),
+        greeted: None,
         gpc: false,
         dnt: false,
         hints: std::collections::BTreeMap::new(),
@@ -104,7 +109,7 @@ fn one_header(facts: &mut RequestFacts, name: &HeaderName, value: &HeaderValue) 
 }
 
 /// The host without port, lower case; a proxy's word counts when the proxy is ours.
-fn host(shared: &Shared, parts: &Parts, caller: Caller) -> String {
+pub(super) fn host(shared: &Shared, parts: &Parts, caller: Caller) -> String {
     if shared.trusted.contains(caller.peer) {
         let forwarded = FORWARDED_HOSTS
             .iter()
@@ -122,7 +127,7 @@ fn host(shared: &Shared, parts: &Parts, caller: Caller) -> String {
     named.map_or_else(String::new, without_port)
 }
 
-fn without_port(host: &str) -> String {
+pub(super) fn without_port(host: &str) -> String {
     let host = host.trim();
     let end = match host.strip_prefix('[').and_then(|rest| rest.find(']')) {
         Some(bracket) => bracket + 2,
@@ -131,14 +136,18 @@ fn without_port(host: &str) -> String {
     host.get(..end).unwrap_or(host).to_ascii_lowercase()
 }
 
+/// Whether the client spoke TLS, with us or with a proxy of ours.
+pub(super) fn is_https(shared: &Shared, parts: &Parts) -> bool {
+    let caller = Caller::of(parts);
+    let says = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"https");
+    let forwarded = parts.headers.get("x-forwarded-proto").is_some_and(says);
+    caller.tls || forwarded && shared.trusted.contains(caller.peer)
+}
+
 /// How the visitor cookie must be marked for this request.
 pub(super) fn scope(shared: &Shared, parts: &Parts, host: &str) -> Scope {
-    let caller = Caller::of(parts);
     let headers = &parts.headers;
-    let is_https = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"https");
-    let forwarded_tls = shared.trusted.contains(caller.peer)
-        && headers.get("x-forwarded-proto").is_some_and(is_https);
-    if !(caller.tls || forwarded_tls) {
+    if !is_https(shared, parts) {
         return Scope::Plain;
     }
     let listed = headers

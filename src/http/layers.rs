@@ -1,4 +1,4 @@
-//! What stands around every route: preflight, panics, CORS, counting. One layer, because each costs
+//! What stands around every route: preflight, limits, panics, CORS, counting. One layer, because each costs
 //! an allocation and an indirect call per request.
 
 use std::future::poll_fn;
@@ -13,9 +13,11 @@ use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::cors;
 use super::error::ApiError;
+use super::facts::{self, Caller};
+use super::proxy::Passed;
 use super::state::Shared;
+use super::{cors, limits};
 
 /// The label of requests that no route takes.
 const NO_ROUTE: &str = "none";
@@ -30,18 +32,54 @@ pub(super) async fn around(
     let path = request.extensions().get::<MatchedPath>().cloned();
     let route = path.as_ref().map_or(NO_ROUTE, |path| label(path.as_str()));
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let mut response = if request.method() == Method::OPTIONS {
+    let (request, is_preflight) = sort(&shared, request);
+    let mut response = if is_preflight {
         cors::preflight()
+    } else if shared.limits.is_on() {
+        limited(&shared, route, request, next).await
     } else {
         or_500(route, next.run(request)).await
     };
+    let passed = response.extensions_mut().remove::<Passed>();
     let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    shared.origins.apply(origin.as_ref(), headers);
+    if passed.is_none() {
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    if passed.as_ref().is_none_or(|passed| !passed.leaves_cors) {
+        shared.origins.apply(origin.as_ref(), headers);
+    }
     let metrics = &shared.app.metrics;
+    let route = passed.as_ref().map_or(route, |passed| &passed.label);
     metrics.requests.with_label_values(&[route, response.status().as_str()]).inc();
     metrics.request_seconds.observe(started.elapsed().as_secs_f64());
     response
+}
+
+/// Runs a request if its sender may ask for more, and says in the answer how much is left.
+async fn limited(shared: &Shared, route: &str, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let allowance = match limits::admit(shared, &parts, route) {
+        Ok(allowance) => allowance,
+        Err(exceeded) => return limits::refusal(shared, &parts, route, exceeded),
+    };
+    let request = Request::from_parts(parts, body);
+    let mut response = or_500(route, next.run(request)).await;
+    if let Some(allowance) = allowance {
+        allowance.tell(response.headers_mut());
+    }
+    response
+}
+
+/// The request, and whether it is an `OPTIONS` that no server behind us answers itself.
+fn sort(shared: &Shared, request: Request) -> (Request, bool) {
+    if request.method() != Method::OPTIONS || request.extensions().get::<MatchedPath>().is_some() {
+        let is_options = request.method() == Method::OPTIONS;
+        return (request, is_options);
+    }
+    let (parts, body) = request.into_parts();
+    let host = facts::host(shared, &parts, Caller::of(&parts));
+    let is_theirs = shared.app.proxies.leaves_cors(&host, parts.uri.path());
+    (Request::from_parts(parts, body), !is_theirs)
 }
 
 /// A panic costs its own request: it becomes a 500, and the connection goes on.

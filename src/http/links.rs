@@ -21,8 +21,11 @@ use crate::backends::{Account, StoreError};
 use crate::event::{Link, OrgId, UserId};
 use crate::intake::{self, Keys, RequestFacts};
 use crate::links::accounts::Denied;
-use crate::links::{Found, Key, Target};
+use crate::links::{Found, Key, Target, is_reserved};
 
+/// What is answered while the store does not.
+pub(super) const UNAVAILABLE: ApiError =
+    ApiError::Unavailable("the store cannot be asked now, try again");
 /// Seconds until failed passwords are forgotten.
 const DENIED_SECONDS: u64 = 60;
 /// Bytes of a name; a UUID has 36.
@@ -87,7 +90,7 @@ async fn listed(shared: &Shared, parts: &Parts) -> Result<Response, ApiError> {
         Err(_) => return Err(invalid("host", "is no host like \"example.com\"")),
     };
     let rows = shared.app.links.list(&host, account.organisation).await;
-    let rows = rows.map_err(|_: StoreError| ApiError::Unavailable)?;
+    let rows = rows.map_err(|_: StoreError| UNAVAILABLE)?;
     let mut response = answer::json(StatusCode::OK, &json!({ "results": rows }));
     private(&mut response);
     Ok(response)
@@ -112,9 +115,9 @@ impl Wish {
         if from.eq_ignore_ascii_case(to) {
             return Err(invalid("urlto", "is the same as urlfrom"));
         }
-        let policy = shared.app.links.policy();
+        let policy = &shared.policy;
         let key = Key::parse(from).map_err(|error| invalid("urlfrom", &error.to_string()))?;
-        if policy.is_reserved(key.path()) {
+        if is_reserved(key.path()) {
             return Err(invalid("urlfrom", "has a path that the server answers itself"));
         }
         let target =
@@ -147,7 +150,7 @@ impl Wish {
                 Err(ApiError::Forbidden("this short link belongs to another organisation"))
             }
             Found::Link(_) | Found::Nothing => Ok(()),
-            Found::Unknown => Err(ApiError::Unavailable),
+            Found::Unknown => Err(UNAVAILABLE),
         }
     }
 }
@@ -211,7 +214,7 @@ async fn let_in(
             message: "too many wrong passwords, try again in a minute",
             retry_seconds: DENIED_SECONDS,
         },
-        Denied::Unavailable => ApiError::Unavailable,
+        Denied::Unavailable => UNAVAILABLE,
     })
 }
 

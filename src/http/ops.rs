@@ -44,7 +44,11 @@ const FAILING: &str = "failing";
 /// The word for the whole, and the document of `/health`.
 pub(super) fn report(app: &AppState) -> (&'static str, Value) {
     let (journal, sinks) = (app.journal.stats(), (app.health)());
-    let word = word(journal.healthy, &sinks);
+    let tls = app.certificates.as_ref().map(|certificates| certificates.health());
+    let upstreams = app.proxies.health();
+    let is_edge_well = tls.as_ref().is_none_or(|tls| tls.is_good)
+        && upstreams.iter().all(|upstream| upstream.state == "up");
+    let word = word(journal.healthy, is_edge_well, &sinks);
     let document = json!({
         "status": word,
         "version": env!("CARGO_PKG_VERSION"),
@@ -59,12 +63,16 @@ pub(super) fn report(app: &AppState) -> (&'static str, Value) {
             "last_error": journal.last_error,
         },
         "sinks": sinks,
+        "tls": tls,
+        "upstreams": upstreams,
     });
     (word, document)
 }
 
-fn word(journal_healthy: bool, sinks: &[SinkHealth]) -> &'static str {
-    match (journal_healthy, sinks.iter().all(|sink| sink.state == SinkState::Up)) {
+/// `is_edge_well`: no certificate has ended, and every server behind us answers.
+fn word(journal_healthy: bool, is_edge_well: bool, sinks: &[SinkHealth]) -> &'static str {
+    let are_up = sinks.iter().all(|sink| sink.state == SinkState::Up);
+    match (journal_healthy, is_edge_well && are_up) {
         (false, _) => FAILING,
         (true, false) => "degraded",
         (true, true) => "ok",
@@ -117,7 +125,7 @@ fn document(app: &AppState) -> Value {
     let stored_at = last_stored
         .and_then(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0))
         .map(|time| time.with_timezone(&Local).to_rfc3339());
-    let health = word(app.journal.stats().healthy, &(app.health)());
+    let health = report(app).0;
     json!({
         "batching": {
             "enabled": true,
@@ -236,10 +244,11 @@ mod tests {
 
     #[test]
     fn a_sink_degrades_and_only_the_journal_fails() {
-        assert_eq!(word(true, &[]), "ok");
-        assert_eq!(word(true, &[sink(SinkState::Up)]), "ok");
-        assert_eq!(word(true, &[sink(SinkState::Up), sink(SinkState::Down)]), "degraded");
-        assert_eq!(word(false, &[sink(SinkState::Up)]), "failing");
+        assert_eq!(word(true, true, &[]), "ok");
+        assert_eq!(word(true, true, &[sink(SinkState::Up)]), "ok");
+        assert_eq!(word(true, false, &[sink(SinkState::Up)]), "degraded");
+        assert_eq!(word(true, true, &[sink(SinkState::Up), sink(SinkState::Down)]), "degraded");
+        assert_eq!(word(false, true, &[sink(SinkState::Up)]), "failing");
     }
 
     #[test]

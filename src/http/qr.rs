@@ -12,6 +12,7 @@ use url::Url;
 
 use super::answer;
 use super::error::ApiError;
+use super::links::UNAVAILABLE;
 use super::state::Shared;
 use crate::links::{Found, Key};
 
@@ -39,13 +40,12 @@ async fn drawn(shared: &Shared, parts: &Parts) -> Result<Response, ApiError> {
     if url.as_str().len() > QR_BYTES_MAX {
         return Err(invalid("url", "is too long for a code that a camera reads"));
     }
-    let policy = shared.app.links.policy();
-    if policy.redirect(&text, false).is_err() {
+    if shared.policy.redirect(&text, false).is_err() {
         let key = Key::parse(&text).map_err(|_| wrong())?;
         match shared.app.links.find_key(&key).await {
             Found::Link(_) => {}
             Found::Nothing => return Err(wrong()),
-            Found::Unknown => return Err(ApiError::Unavailable),
+            Found::Unknown => return Err(UNAVAILABLE),
         }
     }
     let image = svg_of(url.as_str()).ok_or_else(wrong)?;

@@ -15,13 +15,14 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 use url::{Position, Url};
 
-use super::error::ApiError;
+use super::error::{ApiError, RETRY_SECONDS};
+use super::links::UNAVAILABLE;
 use super::state::Shared;
 use super::{answer, cookie, facts};
 use crate::backends::ShortLink;
 use crate::event::Origin;
 use crate::intake::{self, Hit, Receipt, RequestFacts};
-use crate::links::{Found, Refused, Target};
+use crate::links::{Found, Refused, Target, is_reserved};
 
 /// The contract's type and name of a visit of a short link.
 const VISIT: [(&str, &str); 2] = [("etyp", "redirect"), ("ename", "short_rdr")];
@@ -40,21 +41,20 @@ pub(super) async fn xrdr(State(shared): State<Arc<Shared>>, request: Request) ->
     follow(&shared, request, Going { route: "xrdr", origin: Origin::Client })
 }
 
-/// Every path without a route of its own: a short link, or nothing.
-pub(super) async fn visit(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let (parts, _) = request.into_parts();
+/// Every path without a route of its own and without a server behind: a short link, or nothing.
+pub(super) async fn visit(shared: &Arc<Shared>, parts: &Parts) -> Response {
     let links = &shared.app.links;
     let is_visit = matches!(parts.method, Method::GET | Method::HEAD);
-    if !is_visit || links.policy().is_reserved(parts.uri.path()) {
+    if !is_visit || is_reserved(parts.uri.path()) {
         return ApiError::NotFound.into_response();
     }
-    let facts = facts::read(&shared, &parts, "link");
+    let facts = facts::read(shared, parts, "link");
     match links.find(&facts.host, parts.uri.path()).await {
-        Found::Link(link) => match target_of(&shared, &link).await {
-            Ok(target) => arrive(&shared, &parts, facts, &link, target),
+        Found::Link(link) => match target_of(shared, &link).await {
+            Ok(target) => arrive(shared, parts, facts, &link, target),
             Err(refused) => {
-                count_refused(&shared, refused);
-                by_default(&shared).unwrap_or_else(|| {
+                count_refused(shared, refused);
+                by_default(shared).unwrap_or_else(|| {
                     ApiError::Forbidden("this link leads where nobody is sent").into_response()
                 })
             }
@@ -62,7 +62,7 @@ pub(super) async fn visit(State(shared): State<Arc<Shared>>, request: Request) -
         Found::Nothing => ApiError::NotFound.into_response(),
         Found::Unknown => {
             shared.app.metrics.links_unknown.inc();
-            by_default(&shared).unwrap_or_else(|| ApiError::Unavailable.into_response())
+            by_default(shared).unwrap_or_else(unknown)
         }
     }
 }
@@ -108,7 +108,7 @@ fn destination(shared: &Shared, query: &str) -> Result<Url, Refused> {
     let signature = first("sig");
     let keys = shared.app.intake.keys();
     let is_signed = signature.as_ref().is_some_and(|sig| keys.is_redirect_signed(&text, sig));
-    shared.app.links.policy().redirect(&text, is_signed).map_err(|refused| {
+    shared.policy.redirect(&text, is_signed).map_err(|refused| {
         let is_forged = refused == Refused::Host && signature.is_some();
         if is_forged { Refused::Signature } else { refused }
     })
@@ -118,7 +118,7 @@ fn destination(shared: &Shared, query: &str) -> Result<Url, Refused> {
 async fn target_of(shared: &Shared, link: &ShortLink) -> Result<Target, Refused> {
     let links = &shared.app.links;
     let host = link.urlfrom.split('/').next().unwrap_or_default();
-    let target = links.policy().link(&link.urlto, host)?;
+    let target = shared.policy.link(&link.urlto, host)?;
     if links.is_chain(&target.url).await { Err(Refused::Own) } else { Ok(target) }
 }
 
@@ -195,6 +195,13 @@ fn send(
         Err(_) => UNRECORDED,
     };
     shared.app.metrics.redirects.with_label_values(&[going.route, class]).inc();
+    response
+}
+
+/// The store does not answer: whether there is such a link cannot be said.
+fn unknown() -> Response {
+    let mut response = UNAVAILABLE.into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
     response
 }
 

@@ -6,17 +6,25 @@ use std::sync::atomic::AtomicUsize;
 use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 
+use super::certificate::TlsError;
 use super::cors::Origins;
 use super::error::ApiError;
 use super::files::Folder;
-use super::forwarded::Trusted;
+use super::forwarded::{Disbelieved, Trusted};
+use super::keys::Keys;
+use super::limits::Limits;
+use super::privacy::Lookups;
+use super::proxy::Proxies;
+use super::tls::Certificates;
+use crate::backends::Store;
 use crate::clock::Clock;
 use crate::config::{Durability, HttpConfig, IntakeConfig, LinksConfig};
 use crate::delivery::SinkHealth;
+use crate::geo::GeoDb;
 use crate::intake::Intake;
 use crate::journal::Journal;
-use crate::links::Links;
 use crate::links::accounts::Accounts;
+use crate::links::{Links, Policy};
 use crate::telemetry::Metrics;
 
 /// How the sinks are; asked for each `/health` and `/metrics`.
@@ -27,14 +35,18 @@ pub type HealthSource = Arc<dyn Fn() -> Vec<SinkHealth> + Send + Sync>;
 pub struct AppState {
     /// Takes hits.
     pub intake: Arc<Intake>,
-    /// Finds short links and says where visitors may go.
+    /// Finds short links.
     pub links: Arc<Links>,
     /// Who may make short links.
     pub accounts: Arc<Accounts>,
-    /// Where refused visitors go, and the folder of static files.
+    /// Where visitors may go, and the folder of static files.
     pub site: LinksConfig,
     /// For its statistics.
     pub journal: Journal,
+    /// Answers what routes ask; the first configured system that can.
+    pub store: Option<Arc<dyn Store>>,
+    /// Where an address is; knows nothing with `UseGeoIP: false`.
+    pub geo: Arc<GeoDb>,
     /// How the sinks are.
     pub health: HealthSource,
     /// What operators see.
@@ -49,8 +61,23 @@ pub struct AppState {
     pub started_at: DateTime<Utc>,
     /// What a 200 means; the word in `X-Ack`.
     pub durability: Durability,
-    /// The site's own hosts, for a generated certificate.
-    pub domains: Vec<String>,
+    /// What the TLS listener shows; `None` without one.
+    pub certificates: Option<Arc<Certificates>>,
+    /// Servers behind us.
+    pub proxies: Arc<Proxies>,
+    /// Who names clients without being believed.
+    pub disbelieved: Arc<Disbelieved>,
+}
+
+impl AppState {
+    /// Reads the certificate files again; handshakes from now on show them. Blocks for the time of
+    /// reading two files.
+    ///
+    /// # Errors
+    /// When they cannot be used; the certificate before stays.
+    pub fn reload_certificates(&self) -> Result<(), TlsError> {
+        self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.reload())
+    }
 }
 
 /// The settings of intake that already matter while a request is read.
@@ -76,10 +103,15 @@ pub(super) struct Shared {
     pub(super) app: AppState,
     pub(super) origins: Origins,
     pub(super) trusted: Trusted,
+    pub(super) policy: Policy,
     pub(super) files: Option<Folder>,
+    pub(super) keys: Keys,
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
-    heavy: Semaphore,
+    pub(super) limits: Arc<Limits>,
+    /// Look-ups of addresses that are not the caller's own.
+    pub(super) lookups: Lookups,
+    heavy: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -88,15 +120,35 @@ impl Shared {
         Self {
             origins: Origins::new(&app.http.allow_origins),
             trusted: Trusted::new(&app.http.trusted_proxies),
+            policy: Policy::new(&app.site, app.http.api_version),
             files: app
                 .site
                 .static_directory
                 .as_deref()
                 .map(|folder| Folder::new(folder, app.http.api_version)),
+            keys: Keys::new(&app.http.keys),
             bodies: Arc::default(),
-            heavy: Semaphore::new(cores),
+            limits: Arc::new(Limits::new(
+                &app.http.limits,
+                Arc::clone(&app.clock),
+                Arc::clone(&app.metrics),
+            )),
+            lookups: Lookups::default(),
+            heavy: Arc::new(Semaphore::new(cores)),
             app,
         }
+    }
+
+    /// What requests meet after a change of settings: what is in flight goes on being counted.
+    pub(super) fn successor(&self, app: AppState) -> Self {
+        let mut next = Self::new(app);
+        next.bodies = Arc::clone(&self.bodies);
+        next.heavy = Arc::clone(&self.heavy);
+        // Changed limits begin to count anew; others go on.
+        if next.app.http.limits == self.app.http.limits {
+            next.limits = Arc::clone(&self.limits);
+        }
+        next
     }
 
     /// Runs what would hold a worker for longer than about a millisecond on a thread for blocking

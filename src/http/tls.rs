@@ -1,252 +1,272 @@
-//! The certificate of the TLS listener: from files, or generated at first start.
+//! What the TLS listener shows: the certificate by ACME once there is one, the local one until then
+//! and for names of its own, and the answers to the authority's challenges.
 //!
-//! A generated one is signed by nobody: it names `localhost`, the loopback addresses and the
-//! site's own domains, lies in `DataDirectory/tls` with its key (mode 0600), and is replaced when it
-//! is near its end or cannot be read.
+//! The listener's configuration is made once and asks [`Shown`] in each handshake, so that a
+//! certificate is replaced without touching a connection. A changed file is taken up when it has not
+//! changed again for one [`CHECK`], because certificate and key are rarely written at one instant;
+//! what cannot be used is refused, counted, and the one before goes on.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, Datelike, TimeDelta, Utc};
-use rcgen::{CertificateParams, DnType, KeyPair};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use chrono::{DateTime, Utc};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use thiserror::Error;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_acme::{ResolvesServerCertAcme, is_tls_alpn_challenge};
+use serde::Serialize;
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
-use crate::config::TlsConfig;
+use super::acme::Acme;
+use super::certificate::{self, Identity, TlsError};
+use crate::clock::Clock;
+use crate::config::{ServerConfig as Settings, TlsConfig};
+use crate::telemetry::Metrics;
 
-/// Some systems refuse a certificate that is valid for longer than 825 days, even one they were told
-/// to trust.
-const VALID_DAYS: i64 = 820;
-/// A generated certificate older than this is replaced at the next start.
-const RENEW_DAYS: u64 = 730;
+/// How often the operator's files are looked at.
+const CHECK: Duration = Duration::from_secs(2);
+/// How often the end of a generated certificate is; it is renewed months before.
+const RENEWAL_CHECK: Duration = Duration::from_secs(60 * 60);
+/// The protocol of a handshake that only proves who we are (RFC 8737).
+pub(super) const CHALLENGE_PROTOCOL: &[u8] = b"acme-tls/1";
 
-/// Why there is no TLS listener.
-#[derive(Debug, Error)]
-pub enum TlsError {
-    /// A file cannot be read or written.
-    #[error("{path}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file holds no certificate or key.
-    #[error("{path} holds no {what}: {reason}")]
-    Content {
-        /// Which.
-        path: PathBuf,
-        /// What was looked for.
-        what: &'static str,
-        /// What was found instead.
-        reason: String,
-    },
-    /// Certificate and key cannot be used together.
-    #[error("certificate {cert} cannot be used with key {key}")]
-    Pair {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-    /// No certificate could be made.
-    #[error("generating a certificate")]
-    Generate(#[source] rcgen::Error),
+/// The certificates of one server, and the upkeep of them.
+pub struct Certificates {
+    local: TlsConfig,
+    domains: Vec<String>,
+    shown: Arc<Shown>,
+    acme: Option<Acme>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    /// The files as they were last loaded or refused.
+    seen: Mutex<Stamp>,
 }
 
-/// What a TLS listener needs: TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1.
-pub(super) fn acceptor(
-    config: &TlsConfig,
-    domains: &[String],
-    now: DateTime<Utc>,
-) -> Result<TlsAcceptor, TlsError> {
-    let mut server = match config {
-        TlsConfig::Files { cert, key } => load(cert, key)?,
-        TlsConfig::Generated { directory } => kept(directory, domains, now)?,
-    };
-    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(server)))
+/// When certificate and key were last written, and how long they are.
+type Stamp = [Option<(SystemTime, u64)>; 2];
+
+/// A certificate as `/health` names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CertificateFact {
+    /// `files`, `generated` or `acme`.
+    pub source: &'static str,
+    /// The hosts it is for.
+    pub names: Vec<String>,
+    /// When it ends.
+    pub expires_at: DateTime<Utc>,
 }
 
-fn load(cert: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
-    let content = |path: &Path, what, error: &dyn std::fmt::Display| TlsError::Content {
-        path: path.to_owned(),
-        what,
-        reason: error.to_string(),
-    };
-    let chain = CertificateDer::pem_slice_iter(&read(cert)?)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| content(cert, "certificate", &error))?;
-    if chain.is_empty() {
-        return Err(content(cert, "certificate", &"no section of that kind"));
+/// What `/health` says about TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TlsHealth {
+    /// Every certificate that may be shown.
+    pub certificates: Vec<CertificateFact>,
+    /// Why there is no new certificate by ACME, since the last one that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme_error: Option<String>,
+    /// None of them has ended.
+    #[serde(skip)]
+    pub is_good: bool,
+}
+
+impl Certificates {
+    /// Loads or makes the local certificate, and what is kept of one by ACME; nothing when there is
+    /// no TLS listener. `domains` are the site's own hosts, for a generated certificate.
+    ///
+    /// # Errors
+    /// When a file cannot be read or used.
+    pub fn open(
+        settings: &Settings,
+        domains: &[String],
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Option<Arc<Self>>, TlsError> {
+        if settings.listen_https.is_none() {
+            return Ok(None);
+        }
+        let mut domains = domains.to_vec();
+        domains.extend(settings.acme.iter().flat_map(|acme| acme.domains.clone()));
+        let stamp = stamp(&settings.tls);
+        let local = load(&settings.tls, &domains, clock.wall())?;
+        count(&metrics, source(&settings.tls), &local);
+        let shown = Arc::new(Shown {
+            local: ArcSwap::from_pointee(local),
+            issued: ArcSwapOption::empty(),
+            challenges: ArcSwapOption::empty(),
+        });
+        let acme = settings
+            .acme
+            .clone()
+            .map(|acme| {
+                Acme::open(acme, Arc::clone(&shown), Arc::clone(&clock), Arc::clone(&metrics))
+            })
+            .transpose()?;
+        Ok(Some(Arc::new(Self {
+            local: settings.tls.clone(),
+            domains,
+            shown,
+            acme,
+            clock,
+            metrics,
+            seen: Mutex::new(stamp),
+        })))
     }
-    let secret = PrivateKeyDer::from_pem_slice(&read(key)?)
-        .map_err(|error| content(key, "private key", &error))?;
-    let pair = |source| TlsError::Pair { cert: cert.to_owned(), key: key.to_owned(), source };
-    ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(pair)?
-        .with_no_client_auth()
-        .with_single_cert(chain, secret)
-        .map_err(pair)
-}
 
-/// The kept certificate while it is good, else a new one.
-fn kept(
-    directory: &Path,
-    domains: &[String],
-    now: DateTime<Utc>,
-) -> Result<ServerConfig, TlsError> {
-    let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
-    if is_young(&cert, now) {
-        match load(&cert, &key) {
-            Ok(server) => return Ok(server),
-            Err(error) => tracing::warn!(%error, "generated certificate is replaced"),
+    /// What a TLS listener needs: TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1.
+    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
+        let mut server =
+            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(TlsError::Protocol)?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::clone(&self.shown) as Arc<dyn ResolvesServerCert>);
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if self.acme.is_some() {
+            server.alpn_protocols.push(CHALLENGE_PROTOCOL.to_vec());
+        }
+        Ok(TlsAcceptor::from(Arc::new(server)))
+    }
+
+    /// Loads the local certificate again, or renews a generated one that is due; handshakes from now
+    /// on show it. Blocks for the time of reading two files.
+    ///
+    /// # Errors
+    /// When the files cannot be used; the certificate before stays.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let stamp = stamp(&self.local);
+        let loaded = load(&self.local, &self.domains, self.clock.wall());
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
+        let identity = loaded.inspect_err(|error| {
+            self.metrics.certificate_failures.inc();
+            tracing::error!(%error, "certificate is refused, the one before stays");
+        })?;
+        count(&self.metrics, source(&self.local), &identity);
+        self.shown.local.store(Arc::new(identity));
+        Ok(())
+    }
+
+    /// Watches the files and drives ACME until `stop`.
+    pub(super) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let issue = async {
+            match &self.acme {
+                Some(acme) => acme.run().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = issue => {}
+            () = Arc::clone(&self).watch() => {}
         }
     }
-    generate(directory, &cert, &key, domains, now)?;
-    load(&cert, &key)
-}
 
-fn is_young(cert: &Path, now: DateTime<Utc>) -> bool {
-    let Ok(written) = fs::metadata(cert).and_then(|metadata| metadata.modified()) else {
-        return false;
-    };
-    let age = std::time::SystemTime::from(now).duration_since(written).unwrap_or_default();
-    age < Duration::from_secs(RENEW_DAYS * 24 * 60 * 60)
-}
-
-fn generate(
-    directory: &Path,
-    cert: &Path,
-    key: &Path,
-    domains: &[String],
-    now: DateTime<Utc>,
-) -> Result<(), TlsError> {
-    let mut params = CertificateParams::new(names(domains)).map_err(TlsError::Generate)?;
-    params.distinguished_name.push(DnType::CommonName, "tracker");
-    let (from, until) = (now - TimeDelta::days(1), now + TimeDelta::days(VALID_DAYS));
-    params.not_before = rcgen::date_time_ymd(from.year(), small(from.month()), small(from.day()));
-    params.not_after = rcgen::date_time_ymd(until.year(), small(until.month()), small(until.day()));
-    let pair = KeyPair::generate().map_err(TlsError::Generate)?;
-    let signed = params.self_signed(&pair).map_err(TlsError::Generate)?;
-    let file = |path: &Path| {
-        let path = path.to_owned();
-        move |source| TlsError::File { path, source }
-    };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(file(directory))?;
-    write(key, pair.serialize_pem().as_bytes(), 0o600).map_err(file(key))?;
-    write(cert, signed.pem().as_bytes(), 0o644).map_err(file(cert))
-}
-
-/// A month or a day, which always fit.
-fn small(part: u32) -> u8 {
-    u8::try_from(part).unwrap_or(1)
-}
-
-/// `localhost`, both loopback addresses, and the domains that are host names.
-fn names(domains: &[String]) -> Vec<String> {
-    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
-    for domain in domains {
-        let domain = domain.trim().to_ascii_lowercase();
-        let host = domain.strip_prefix("*.").unwrap_or(&domain);
-        let is_host = !host.is_empty()
-            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
-        if is_host && !names.contains(&domain) {
-            names.push(domain);
+    async fn watch(self: Arc<Self>) {
+        let pause = match self.local {
+            TlsConfig::Files { .. } => CHECK,
+            TlsConfig::Generated { .. } => RENEWAL_CHECK,
+        };
+        let mut before = None;
+        loop {
+            sleep(pause).await;
+            let this = Arc::clone(&self);
+            let looked = tokio::task::spawn_blocking(move || this.look(before)).await;
+            before = looked.ok();
         }
     }
-    names
+
+    /// One look at the files, which were as in `before` at the last one.
+    fn look(&self, before: Option<Stamp>) -> Stamp {
+        let now = stamp(&self.local);
+        let is_new = *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != now;
+        let is_due = matches!(self.local, TlsConfig::Generated { .. })
+            && !certificate::is_good(&self.shown.local.load(), &self.domains, self.clock.wall());
+        if (is_new && before == Some(now) || is_due) && self.reload().is_ok() {
+            tracing::info!(source = source(&self.local), "certificate was taken up");
+        }
+        now
+    }
+
+    /// The answer to an `http-01` challenge.
+    pub(super) fn challenge(&self, token: &str) -> Option<String> {
+        self.shown.challenges.load().as_ref()?.get_http_01_key_auth(token)
+    }
+
+    /// What `/health` says.
+    pub fn health(&self) -> TlsHealth {
+        let fact = |source, identity: &Identity| CertificateFact {
+            source,
+            names: identity.names.clone(),
+            expires_at: identity.not_after,
+        };
+        let mut certificates = vec![fact(source(&self.local), &self.shown.local.load())];
+        certificates.extend(self.shown.issued.load().as_ref().map(|issued| fact("acme", issued)));
+        let now = self.clock.wall();
+        TlsHealth {
+            is_good: certificates.iter().all(|certificate| certificate.expires_at > now),
+            certificates,
+            acme_error: self.acme.as_ref().and_then(Acme::last_error),
+        }
+    }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
+/// What a handshake is answered with.
+#[derive(Debug)]
+pub(super) struct Shown {
+    local: ArcSwap<Identity>,
+    pub(super) issued: ArcSwapOption<Identity>,
+    /// The library's, which knows the open challenges.
+    pub(super) challenges: ArcSwapOption<ResolvesServerCertAcme>,
 }
 
-/// The whole file or none of it, and never readable by others in between.
-fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if is_tls_alpn_challenge(&hello) {
+            return self.challenges.load().as_ref()?.resolve(hello);
+        }
+        let wanted = hello.server_name();
+        let issued = self.issued.load();
+        let issued = issued.as_ref().filter(|issued| wanted.is_none_or(|host| issued.covers(host)));
+        Some(
+            issued.map_or_else(
+                || Arc::clone(&self.local.load().key),
+                |issued| Arc::clone(&issued.key),
+            ),
+        )
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn now() -> DateTime<Utc> {
-        Utc::now()
+fn load(config: &TlsConfig, domains: &[String], now: DateTime<Utc>) -> Result<Identity, TlsError> {
+    match config {
+        TlsConfig::Files { cert, key } => Identity::load(cert, key),
+        TlsConfig::Generated { directory } => certificate::kept(directory, domains, now),
     }
+}
 
-    #[test]
-    fn a_generated_certificate_is_kept_and_its_key_is_private() {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = folder.path().join("tls");
-        let config = TlsConfig::Generated { directory: directory.clone() };
-        acceptor(&config, &["example.com".into()], now()).unwrap();
-        let first = fs::read(directory.join("cert.pem")).unwrap();
-        acceptor(&config, &[], now()).unwrap();
-        assert_eq!(fs::read(directory.join("cert.pem")).unwrap(), first);
-        let mode = fs::metadata(directory.join("key.pem")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+fn source(config: &TlsConfig) -> &'static str {
+    match config {
+        TlsConfig::Files { .. } => "files",
+        TlsConfig::Generated { .. } => "generated",
     }
+}
 
-    #[test]
-    fn a_generated_certificate_is_replaced_when_old_or_broken() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = TlsConfig::Generated { directory: folder.path().to_owned() };
-        let cert = folder.path().join("cert.pem");
-        acceptor(&config, &[], now()).unwrap();
-        let first = fs::read(&cert).unwrap();
-        acceptor(&config, &[], now() + TimeDelta::days(731)).unwrap();
-        let second = fs::read(&cert).unwrap();
-        assert_ne!(second, first);
-        fs::write(folder.path().join("key.pem"), "torn").unwrap();
-        acceptor(&config, &[], now()).unwrap();
-        assert_ne!(fs::read(&cert).unwrap(), second);
-    }
+pub(super) fn count(metrics: &Metrics, source: &str, identity: &Identity) {
+    metrics.certificate_end.with_label_values(&[source]).set(identity.not_after.timestamp());
+}
 
-    #[test]
-    fn an_error_names_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let (cert, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
-        let config = TlsConfig::Files { cert: cert.clone(), key: key.clone() };
-        let error = || acceptor(&config, &[], now()).err().unwrap().to_string();
-        assert!(error().contains("c.pem"), "{}", error());
-        fs::write(&cert, "nothing").unwrap();
-        assert!(error().contains("c.pem holds no certificate"), "{}", error());
-        let generated = folder.path().join("tls");
-        acceptor(&TlsConfig::Generated { directory: generated.clone() }, &[], now()).unwrap();
-        fs::copy(generated.join("cert.pem"), &cert).unwrap();
-        assert!(error().contains("k.pem"), "{}", error());
-        fs::write(&key, "nothing").unwrap();
-        assert!(error().contains("k.pem holds no private key"), "{}", error());
-        fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
-        assert!(error().contains("cannot be used with key"), "{}", error());
-    }
-
-    #[test]
-    fn only_host_names_become_names_of_the_certificate() {
-        let domains = ["Example.com", "*.shop.example", "bad host", "x:80", "localhost", ""];
-        let found = names(&domains.map(str::to_owned));
-        assert_eq!(found, ["localhost", "127.0.0.1", "::1", "example.com", "*.shop.example"]);
+/// Generated files are ours; only those of the operator change by another's hand.
+fn stamp(config: &TlsConfig) -> Stamp {
+    let of = |path: &Path| {
+        let metadata = fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    };
+    match config {
+        TlsConfig::Files { cert, key } => [of(cert), of(key)],
+        TlsConfig::Generated { .. } => [None, None],
     }
 }

@@ -1,4 +1,5 @@
-//! The routes that take events: `tr` and `img` for a visitor's own client, `str` for servers.
+//! The routes that take events: `tr` and `img` for a visitor's own client, `str` for servers; and `ltv`,
+//! which takes payments.
 //!
 //! `GET` reads the query, `POST` the body and not the query, `PUT` neither; other methods record
 //! nothing and get the route's ordinary answer (contract §1.5). An answer waits until the event is
@@ -17,21 +18,25 @@ use tokio::time::{Instant, timeout_at};
 
 use super::batch::{self, Form};
 use super::error::{ApiError, Detail, RETRY_SECONDS};
+use super::keys::Need;
 use super::state::Shared;
 use super::{answer, body, cookie, facts};
+use crate::config::KeyKind;
 use crate::event::{EventId, Origin, Reason};
-use crate::intake::{self, Hit, IntakeError, Receipt, Refusal, RequestFacts, VisitorCookie};
+use crate::intake::{self, Fact, Hit, IntakeError, Receipt, Refusal, RequestFacts, VisitorCookie};
 use crate::journal::Pending;
 
 const ACK: HeaderName = HeaderName::from_static("x-ack");
 const PIXEL: &str = "img";
+/// Routes whose sender may never hear what became of a body.
+const UNTOLD: [&str; 2] = [PIXEL, super::websocket::ROUTE];
 /// Above these a request is worked off beside the workers, which must stay free for others.
-const INLINE_BYTES_MAX: usize = 64 << 10;
+pub(super) const INLINE_BYTES_MAX: usize = 64 << 10;
 const INLINE_EVENTS_MAX: usize = 256;
 
 /// `tr`: an event of the visitor's own client; the answer is empty.
 pub(super) async fn tr(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let route = Route { name: "tr", origin: Origin::Client };
+    let route = Route { name: "tr", origin: Origin::Client, need: Need::Site, fact: Fact::Track };
     match record(&shared, request, route).await {
         Ok(recorded) => recorded.finish(&shared, |_| answer::empty()).await,
         Err(error) => error.into_response(),
@@ -40,7 +45,8 @@ pub(super) async fn tr(State(shared): State<Arc<Shared>>, request: Request) -> R
 
 /// `str`: an event of a server; the answer is its id.
 pub(super) async fn str(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let route = Route { name: "str", origin: Origin::Server };
+    let route =
+        Route { name: "str", origin: Origin::Server, need: Need::Server, fact: Fact::Track };
     let id = |id: EventId| answer::json(StatusCode::OK, &id);
     match record(&shared, request, route).await {
         Ok(recorded) => recorded.finish(&shared, id).await,
@@ -50,27 +56,43 @@ pub(super) async fn str(State(shared): State<Arc<Shared>>, request: Request) -> 
 
 /// `img`: as `tr`, for pages and mails without script; the answer is a picture, whatever happened.
 pub(super) async fn img(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let route = Route { name: PIXEL, origin: Origin::Client };
+    let route = Route { name: PIXEL, origin: Origin::Client, need: Need::Site, fact: Fact::Track };
     match record(&shared, request, route).await {
         Ok(recorded) => recorded.finish_pixel(&shared).await,
         Err(error) => pixel_of(error),
     }
 }
 
+/// `ltv`: payments; the answer is empty. Who may tell of them is `PaymentsFrom`'s to say.
+pub(super) async fn ltv(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let need = match shared.app.http.payments_from {
+        KeyKind::Server => Need::Server,
+        KeyKind::Site => Need::Site,
+    };
+    let route = Route { name: "ltv", origin: Origin::Server, need, fact: Fact::Payment };
+    match record(&shared, request, route).await {
+        Ok(recorded) => recorded.finish(&shared, |_| answer::empty()).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// What distinguishes the routes.
 #[derive(Clone, Copy)]
-struct Route {
-    name: &'static str,
-    origin: Origin,
+pub(super) struct Route {
+    pub(super) name: &'static str,
+    pub(super) origin: Origin,
+    pub(super) need: Need,
+    pub(super) fact: Fact,
 }
 
 /// What became of a request, before its durability is known.
-struct Recorded {
+pub(super) struct Recorded {
     parts: Parts,
-    facts: Arc<RequestFacts>,
+    pub(super) facts: Arc<RequestFacts>,
     outcome: Outcome,
 }
 
-enum Outcome {
+pub(super) enum Outcome {
     /// The method records nothing.
     Nothing,
     One(Taken),
@@ -78,36 +100,49 @@ enum Outcome {
 }
 
 /// An event on its way to the journal; nothing is pending for one that privacy policy drops.
-struct Taken {
+pub(super) struct Taken {
     id: EventId,
-    pending: Option<Pending>,
+    pub(super) pending: Option<Pending>,
     cookie: Option<VisitorCookie>,
 }
 
 /// One event of a batch.
-struct Item {
+pub(super) struct Item {
     /// Its own id, or the caller's where it was refused and named one.
     id: Option<String>,
     taken: Result<Taken, ApiError>,
 }
 
-async fn record(
+/// Takes what a request says; the answer is made of what comes back.
+///
+/// # Errors
+/// When the request as a whole was not taken.
+pub(super) async fn record(
     shared: &Arc<Shared>,
     request: Request,
     route: Route,
 ) -> Result<Recorded, ApiError> {
     let (parts, body) = request.into_parts();
-    let facts = Arc::new(facts::read(shared, &parts, route.name));
+    let mut facts = facts::read(shared, &parts, route.name);
+    if let Err(error) = shared.keys.admit(&parts, &mut facts, route.need) {
+        shared.app.intake.refuse(Refusal::Forbidden);
+        return Err(error);
+    }
+    let facts = Arc::new(facts);
     let taker = Taker {
         shared: Arc::clone(shared),
         facts: Arc::clone(&facts),
         origin: route.origin,
-        // `/tr/vN/route/` and then the rest, `//` included.
-        rest: parts.uri.path().splitn(5, '/').nth(4).unwrap_or_default().to_owned(),
+        fact: route.fact,
+        rest: match route.fact {
+            Fact::Agreement => String::new(),
+            Fact::Track | Fact::Payment => rest(parts.uri.path()),
+        },
+        query: None,
     };
     let outcome = match parts.method {
-        Method::GET => taker.query(parts.uri.query()).map(Outcome::One)?,
-        Method::PUT => taker.query(None).map(Outcome::One)?,
+        Method::GET => taker.bodiless(parts.uri.query()).map(Outcome::One)?,
+        Method::PUT => taker.bodiless(None).map(Outcome::One)?,
         Method::POST => match body::read(shared, &parts, body).await {
             Ok(body) => {
                 let form = batch::form(&parts.headers, &body.bytes);
@@ -120,22 +155,28 @@ async fn record(
     Ok(Recorded { parts, facts, outcome })
 }
 
-/// Turns what one request said into events.
-struct Taker {
-    shared: Arc<Shared>,
-    facts: Arc<RequestFacts>,
-    origin: Origin,
-    rest: String,
+/// Turns what one request, or one frame, said into events.
+#[derive(Clone)]
+pub(super) struct Taker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) facts: Arc<RequestFacts>,
+    pub(super) origin: Origin,
+    /// What the hits become.
+    pub(super) fact: Fact,
+    /// The path behind the route.
+    pub(super) rest: String,
+    /// What every event of a body is merged with: the query of a frame's handshake.
+    pub(super) query: Option<String>,
 }
 
 impl Taker {
     /// The event of a request without a body.
-    fn query(&self, query: Option<&str>) -> Result<Taken, ApiError> {
+    fn bodiless(&self, query: Option<&str>) -> Result<Taken, ApiError> {
         self.take(query, None, self.rest.len() + query.map_or(0, str::len))
     }
 
     /// The events of a body, beside the workers when there is much to do.
-    async fn body(self, form: Form, body: Bytes) -> Result<Outcome, ApiError> {
+    pub(super) async fn body(self, form: Form, body: Bytes) -> Result<Outcome, ApiError> {
         let shared = Arc::clone(&self.shared);
         let is_batch = matches!(form, Form::Array | Form::Lines);
         if body.len() > INLINE_BYTES_MAX {
@@ -153,9 +194,13 @@ impl Taker {
 
     fn whole(&self, form: Form, body: &Bytes) -> Result<Outcome, ApiError> {
         match form {
-            Form::Empty => self.take(None, None, self.rest.len()).map(Outcome::One),
+            Form::Empty if self.fact == Fact::Agreement => {
+                let message = "the body is empty: who agreed to what?".to_owned();
+                Err(self.unread(ApiError::Malformed { field: None, message }, body))
+            }
+            Form::Empty => self.bodiless(self.query.as_deref()).map(Outcome::One),
             Form::Single => match self.parse(body) {
-                Ok(fields) => self.take(None, Some(fields), body.len()).map(Outcome::One),
+                Ok(fields) => self.with_body(fields, body.len()).map(Outcome::One),
                 Err(error) => Err(self.unread(error, body)),
             },
             Form::Array | Form::Lines => Ok(self.many(&self.split(form, body)?)),
@@ -176,7 +221,7 @@ impl Taker {
         match self.parse(item) {
             Ok(fields) => {
                 let named = fields.get("eid").and_then(Value::as_str).map(str::to_owned);
-                let taken = self.take(None, Some(fields), item.len());
+                let taken = self.with_body(fields, item.len());
                 Item { id: taken.as_ref().map_or(named, |taken| Some(taken.id.to_string())), taken }
             }
             Err(error) => {
@@ -188,7 +233,12 @@ impl Taker {
 
     /// The fields of one event; `null` says nothing, other values than objects are none.
     fn parse(&self, bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
-        match intake::parse_json(bytes, self.shared.app.reading.nesting_max)? {
+        let nesting_max = self.shared.app.reading.nesting_max;
+        let parsed = match self.fact {
+            Fact::Payment => intake::parse_payments(bytes, nesting_max)?,
+            Fact::Track | Fact::Agreement => intake::parse_json(bytes, nesting_max)?,
+        };
+        match parsed {
             Value::Object(fields) => Ok(fields),
             Value::Null => Ok(Map::new()),
             other => Err(ApiError::Malformed {
@@ -198,16 +248,17 @@ impl Taker {
         }
     }
 
+    fn with_body(&self, fields: Map<String, Value>, length: usize) -> Result<Taken, ApiError> {
+        self.take(self.query.as_deref(), Some(fields), length)
+    }
+
     fn take(
         &self,
         query: Option<&str>,
         body: Option<Map<String, Value>>,
         length: usize,
     ) -> Result<Taken, ApiError> {
-        let ignore = self.shared.app.reading.ignore_query_key.as_deref();
-        let fields = intake::fields(&self.facts, &self.rest, query, body, ignore);
-        let hit = Hit { origin: self.origin, facts: Arc::clone(&self.facts), fields, length };
-        match self.shared.app.intake.accept(hit) {
+        match self.shared.app.intake.accept_as(self.fact, self.hit(query, body, length)) {
             Ok(Receipt { id, pending, cookie, .. }) => {
                 Ok(Taken { id, pending: Some(pending), cookie })
             }
@@ -219,10 +270,22 @@ impl Taker {
         }
     }
 
-    /// A body that held no event. A pixel's sender cannot be told, so it is set aside; any other is
+    /// What a request says, all its sources merged.
+    pub(super) fn hit(
+        &self,
+        query: Option<&str>,
+        body: Option<Map<String, Value>>,
+        length: usize,
+    ) -> Hit {
+        let ignore = self.shared.app.reading.ignore_query_key.as_deref();
+        let fields = intake::fields(&self.facts, &self.rest, query, body, ignore);
+        Hit { origin: self.origin, facts: Arc::clone(&self.facts), fields, length }
+    }
+
+    /// A body that held no event. Where the sender cannot be told it is set aside; any other is
     /// told, and it is counted.
-    fn unread(&self, error: ApiError, body: &[u8]) -> ApiError {
-        if self.facts.route == PIXEL && matches!(error, ApiError::Malformed { .. }) {
+    pub(super) fn unread(&self, error: ApiError, body: &[u8]) -> ApiError {
+        if UNTOLD.contains(&self.facts.route) && matches!(error, ApiError::Malformed { .. }) {
             self.set_aside(&error, body);
             return error;
         }
@@ -245,7 +308,7 @@ impl Taker {
 
 impl Taken {
     /// Waits until the event is as durable as promised; false when there is nothing to wait for.
-    async fn durable(pending: Option<Pending>) -> Result<bool, ApiError> {
+    pub(super) async fn durable(pending: Option<Pending>) -> Result<bool, ApiError> {
         match pending {
             Some(pending) => Ok(pending.durable().await.map(|_| true)?),
             None => Ok(false),
@@ -255,7 +318,11 @@ impl Taken {
 
 impl Recorded {
     /// The answer once everything is durable; `one` makes the body for a single event.
-    async fn finish(self, shared: &Shared, one: impl FnOnce(EventId) -> Response) -> Response {
+    pub(super) async fn finish(
+        self,
+        shared: &Shared,
+        one: impl FnOnce(EventId) -> Response,
+    ) -> Response {
         let scope = facts::scope(shared, &self.parts, &self.facts.host);
         match self.outcome {
             Outcome::Nothing => one(EventId::generate()),
@@ -275,7 +342,7 @@ impl Recorded {
             },
             Outcome::Many(items) => {
                 let cookie = items.iter().find_map(|item| item.taken.as_ref().ok()?.cookie.clone());
-                let mut response = results(items, ack(shared)).await;
+                let mut response = Results::of(items).await.into_response(ack(shared));
                 if let Some(cookie) = &cookie {
                     cookie::set(response.headers_mut(), cookie, scope);
                 }
@@ -322,7 +389,7 @@ impl Recorded {
 }
 
 /// A picture with the status of an error; what was set aside was taken.
-fn pixel_of(error: ApiError) -> Response {
+pub(super) fn pixel_of(error: ApiError) -> Response {
     if matches!(error, ApiError::Malformed { .. }) {
         return answer::pixel(StatusCode::OK);
     }
@@ -338,9 +405,14 @@ fn pixel_of(error: ApiError) -> Response {
 
 /// The body of a batch's answer.
 #[derive(Serialize)]
-struct Results {
+pub(super) struct Results {
     accepted: usize,
-    results: Vec<ItemResult>,
+    #[serde(rename = "results")]
+    items: Vec<ItemResult>,
+    #[serde(skip)]
+    rejected: usize,
+    #[serde(skip)]
+    retry: usize,
 }
 
 #[derive(Serialize)]
@@ -351,44 +423,58 @@ struct ItemResult {
     error: Option<Detail>,
 }
 
-async fn results(items: Vec<Item>, ack: HeaderValue) -> Response {
-    let (mut accepted, mut rejected, mut retry) = (0, 0, 0);
-    let mut results = Vec::with_capacity(items.len());
-    for Item { id, taken } in items {
-        let outcome = match taken {
-            Ok(taken) => Taken::durable(taken.pending).await,
-            Err(error) => Err(error),
+impl Results {
+    /// Waits until every event of a batch is durable or refused.
+    pub(super) async fn of(items: Vec<Item>) -> Self {
+        let (mut accepted, mut rejected, mut retry) = (0, 0, 0);
+        let mut settled = Vec::with_capacity(items.len());
+        for Item { id, taken } in items {
+            let outcome = match taken {
+                Ok(taken) => Taken::durable(taken.pending).await,
+                Err(error) => Err(error),
+            };
+            let (count, status, error) = match outcome {
+                Ok(_) => (&mut accepted, "stored", None),
+                Err(error) if error.is_retry() => (&mut retry, "retry", Some(error.detail())),
+                Err(error) => (&mut rejected, "rejected", Some(error.detail())),
+            };
+            *count += 1;
+            settled.push(ItemResult { eid: id, status, error });
+        }
+        Self { accepted, items: settled, rejected, retry }
+    }
+
+    /// Every event is stored.
+    pub(super) fn is_whole(&self) -> bool {
+        self.rejected == 0 && self.retry == 0
+    }
+
+    /// Some events may be stored when they are sent again.
+    pub(super) fn is_retry(&self) -> bool {
+        self.retry > 0
+    }
+
+    fn into_response(self, ack: HeaderValue) -> Response {
+        let status = match (self.accepted, self.rejected, self.retry) {
+            (_, 0, 0) => StatusCode::OK,
+            (0, _, 0) => StatusCode::BAD_REQUEST,
+            (0, 0, _) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::MULTI_STATUS,
         };
-        results.push(match outcome {
-            Ok(_) => {
-                accepted += 1;
-                ItemResult { eid: id, status: "stored", error: None }
-            }
-            Err(error) if error.is_retry() => {
-                retry += 1;
-                ItemResult { eid: id, status: "retry", error: Some(error.detail()) }
-            }
-            Err(error) => {
-                rejected += 1;
-                ItemResult { eid: id, status: "rejected", error: Some(error.detail()) }
-            }
-        });
+        let mut response = answer::json(status, &self);
+        if self.accepted > 0 {
+            response.headers_mut().insert(ACK, ack);
+        }
+        if self.is_retry() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+        }
+        response
     }
-    let status = match (accepted, rejected, retry) {
-        (_, 0, 0) => StatusCode::OK,
-        (0, _, 0) => StatusCode::BAD_REQUEST,
-        (0, 0, _) => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::MULTI_STATUS,
-    };
-    let mut response = answer::json(status, &Results { accepted, results });
-    if accepted > 0 {
-        response.headers_mut().insert(ACK, ack);
-    }
-    if retry > 0 {
-        let retry = HeaderValue::from(RETRY_SECONDS);
-        response.headers_mut().insert(header::RETRY_AFTER, retry);
-    }
-    response
+}
+
+/// What stands behind `/tr/vN/route/`, `//` included.
+pub(super) fn rest(path: &str) -> String {
+    path.splitn(5, '/').nth(4).unwrap_or_default().to_owned()
 }
 
 fn ack(shared: &Shared) -> HeaderValue {

@@ -24,6 +24,7 @@ use uuid::Uuid;
 pub use combined::{Line, Odd, parse};
 pub use verify::{Comparison, Verdict, verify};
 
+use crate::config::Secret;
 use crate::http::control::AskError;
 use lines::Lines;
 use send::{Sender, Sent};
@@ -51,6 +52,8 @@ pub struct Import {
     pub site: Site,
     /// Requests under way at once.
     pub in_flight: usize,
+    /// A server's key, where the installation has keys.
+    pub key: Option<Secret>,
 }
 
 /// Scheme and host of the site, which a log does not name.
@@ -117,6 +120,9 @@ pub enum ImportError {
     /// The address is none that events can be sent to.
     #[error("{0} is no http:// address")]
     Url(Uri),
+    /// The key cannot travel in a header.
+    #[error("the key holds what no key may: spaces or signs beyond ASCII")]
+    Key,
     /// The server did not take a line's event for too long.
     #[error("the server takes no events: {0}")]
     Unreachable(String),
@@ -141,7 +147,7 @@ pub async fn run(
 ) -> Result<Outcome, ImportError> {
     let file_error = |error| ImportError::File(import.file.clone(), error);
     let mut lines = Lines::open(&import.file).map_err(file_error)?;
-    let sender = Sender::new(&import.url, import.in_flight)?;
+    let sender = Sender::new(&import.url, import.in_flight, import.key.as_ref())?;
     let mut tasks: JoinSet<Answered> = JoinSet::new();
     let (start, mut reported) = (Instant::now(), Instant::now());
     let mut outcome = Outcome::default();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 use super::{Hit, ImportError};
+use crate::config::Secret;
 
 /// Where single events go when the address names no path.
 const PATH: &str = "/tr/v1/tr/";
@@ -33,6 +34,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Sender {
     client: Client<HttpConnector, Full<Bytes>>,
     uri: Uri,
+    key: Option<HeaderValue>,
 }
 
 /// What became of one event.
@@ -45,7 +47,11 @@ pub(super) struct Sent {
 }
 
 impl Sender {
-    pub(super) fn new(url: &Uri, connections: usize) -> Result<Self, ImportError> {
+    pub(super) fn new(
+        url: &Uri,
+        connections: usize,
+        key: Option<&Secret>,
+    ) -> Result<Self, ImportError> {
         let wrong = || ImportError::Url(url.clone());
         if url.scheme() != Some(&Scheme::HTTP) {
             return Err(wrong());
@@ -59,7 +65,12 @@ impl Sender {
             .pool_max_idle_per_host(connections)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Ok(Self { client, uri })
+        let key = key.map(|key| HeaderValue::from_str(key.reveal())).transpose();
+        let mut key = key.map_err(|_| ImportError::Key)?;
+        if let Some(key) = &mut key {
+            key.set_sensitive(true);
+        }
+        Ok(Self { client, uri, key })
     }
 
     /// Sends until the event is stored or refused.
@@ -116,6 +127,9 @@ impl Sender {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(agent) = &hit.agent {
             headers.insert(header::USER_AGENT, value(agent)?);
+        }
+        if let Some(key) = &self.key {
+            headers.insert(HeaderName::from_static("x-api-key"), key.clone());
         }
         Some(request)
     }

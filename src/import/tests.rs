@@ -106,7 +106,7 @@ async fn import(log: &str, answers: Vec<&'static str>) -> (Outcome, Vec<String>)
     let file = folder.path().join("access_log");
     std::fs::write(&file, log).unwrap();
     let (url, seen) = server(answers).await;
-    let import = Import { file, url, site: site(), in_flight: 2 };
+    let import = Import { file, url, site: site(), in_flight: 2, key: None };
     let mut last = None;
     let outcome = run(&import, &mut |progress| last = Some(progress)).await.unwrap();
     let last = last.unwrap();
@@ -153,7 +153,8 @@ async fn an_address_that_is_not_plain_http_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("log");
         std::fs::write(&file, "").unwrap();
-        let import = Import { file, url: wrong.parse().unwrap(), site: site(), in_flight: 1 };
+        let import =
+            Import { file, url: wrong.parse().unwrap(), site: site(), in_flight: 1, key: None };
         assert!(matches!(run(&import, &mut |_| ()).await, Err(ImportError::Url(_))), "{wrong}");
     }
 }

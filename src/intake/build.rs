@@ -240,7 +240,7 @@ fn keep<T>(place: &mut Option<T>, value: Option<T>) {
 }
 
 /// The UUID that `value` is or stands for, and the text when it is none. The zero id means absent.
-fn id(value: Value, keys: &Keys) -> Read<(Uuid, Option<String>)> {
+pub(super) fn id(value: Value, keys: &Keys) -> Read<(Uuid, Option<String>)> {
     if let Value::String(text) = &value
         && let Ok(id) = Uuid::parse_str(text.trim())
     {
@@ -250,7 +250,7 @@ fn id(value: Value, keys: &Keys) -> Read<(Uuid, Option<String>)> {
 }
 
 /// A moment in RFC 3339 or in milliseconds since 1970, as number or text.
-fn moment(value: &Value) -> Option<DateTime<Utc>> {
+pub(super) fn moment(value: &Value) -> Option<DateTime<Utc>> {
     use chrono::Datelike;
 
     let time = match value {

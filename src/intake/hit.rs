@@ -71,6 +71,9 @@ pub fn fields(
     // From the last source to the first, each filling what the later ones left: the largest, which
     // is nearly always the body, then stays as it is.
     let mut fields = query.map(|query| query_fields(query, ignore_query_key)).unwrap_or_default();
+    if facts.query_has_key {
+        fields.swap_remove("key");
+    }
     let body = body.map(said).unwrap_or_default();
     if fields.is_empty() {
         fields = body;

@@ -4,12 +4,14 @@
 //! with an event, and no input makes it fail in any other way than [`IntakeError`]. [`Intake`] adds
 //! the journal and the counting. Nothing here waits.
 
+mod agreement;
 mod build;
 mod enrich;
 mod fields;
 mod hit;
 mod keys;
 mod names;
+mod payment;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,11 +20,13 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use thiserror::Error;
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::IntakeConfig;
 use crate::event::{
-    self, Body, Event, EventId, Link, OrgId, Origin, Quarantine, Reason, Verdict, VisitorId,
+    self, Agreement, Body, Event, EventId, Link, OrgId, Origin, Quarantine, Reason, Verdict,
+    VisitorId,
 };
 use crate::geo::GeoDb;
 use crate::journal::{AppendError, Journal, Pending, Settle};
@@ -35,6 +39,7 @@ pub use enrich::privacy::network;
 pub use enrich::url::{Address, clean_url};
 pub use hit::{ParseError, fields, parse_json};
 pub use keys::{KeyError, Keys};
+pub use payment::parse_payments;
 
 /// What was said, nothing believed: loose fields and the facts of the request they came with.
 pub struct Hit {
@@ -56,8 +61,13 @@ pub struct RequestFacts {
     pub received_at: DateTime<Utc>,
     /// The client's address behind trusted proxies only.
     pub ip: IpAddr,
-    /// The peer is loopback or a trusted proxy: its word on time is believed (D27).
+    /// The peer is loopback or a trusted proxy, or showed a server's key: its word on time and
+    /// address is believed (D27).
     pub trusted: bool,
+    /// Whose events these are.
+    pub tenant: Tenant,
+    /// The pair `key` of the query is the site's key and no field.
+    pub query_has_key: bool,
     /// Route: `tr`, `str`, `img` …, for the classifier and `params.v1`-like fields.
     pub route: &'static str,
     /// HTTP method.
@@ -80,6 +90,8 @@ pub struct RequestFacts {
     pub user: Option<String>,
     /// Cookies by name; the first of a name wins.
     pub cookies: BTreeMap<String, String>,
+    /// The visitor whom an earlier answer on this connection named, for an event that names none.
+    pub greeted: Option<VisitorId>,
     /// `Sec-GPC: 1`.
     pub gpc: bool,
     /// `DNT: 1`.
@@ -88,6 +100,15 @@ pub struct RequestFacts {
     /// sec-fetch-site, sec-fetch-mode, sec-fetch-dest, sec-purpose, purpose, from, x-purpose, x-moz,
     /// sec-ch-ua, sec-ch-ua-mobile, sec-ch-ua-platform.
     pub hints: BTreeMap<&'static str, String>,
+}
+
+/// Who decides which organisation an event belongs to (D17).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenant {
+    /// The sender: it holds a server's key, or the installation has no keys at all.
+    AsSaid,
+    /// The configuration, whatever the sender says; `None` is no organisation.
+    Fixed(Option<String>),
 }
 
 /// An event that was taken.
@@ -111,6 +132,8 @@ pub struct VisitorCookie {
     pub vid: VisitorId,
     /// Registrable domain by the public suffix list; `None` = host-only cookie.
     pub domain: Option<String>,
+    /// What the visitor agreed to, for an agreement: then this is remembered, not the visitor.
+    pub agreed: Option<i64>,
 }
 
 /// Why an event was not taken: one variant for each reaction.
@@ -166,6 +189,28 @@ pub enum Refusal {
     TooLarge,
     /// Not from where it may come.
     Forbidden,
+    /// More than its sender may ask for.
+    Limited,
+    /// No memory is left to read it.
+    Busy,
+}
+
+/// What a hit is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
+    /// An event of `events`.
+    Track,
+    /// Payments.
+    Payment,
+    /// An agreement.
+    Agreement,
+}
+
+/// The part of a hit that is no field of every event.
+enum Special {
+    None,
+    Payment(payment::Lines),
+    Agreement(Agreement),
 }
 
 /// Makes events of hits; pure.
@@ -221,27 +266,54 @@ impl Preparer {
     /// # Errors
     /// [`IntakeError::Invalid`], [`IntakeError::TooLarge`] or [`IntakeError::Private`].
     pub fn prepare(&self, hit: Hit) -> Result<Prepared, IntakeError> {
+        self.prepare_as(Fact::Track, hit)
+    }
+
+    /// The `fact` that `hit` is.
+    ///
+    /// # Errors
+    /// As [`Preparer::prepare`].
+    pub fn prepare_as(&self, fact: Fact, mut hit: Hit) -> Result<Prepared, IntakeError> {
         let facts = believed(&hit);
+        settle_tenant(&mut hit);
         if hit.length > self.event_bytes_max {
             return Err(IntakeError::TooLarge { length: hit.length, max: self.event_bytes_max });
         }
-        if self.policy.forbids(&facts) {
+        if fact != Fact::Agreement && self.policy.forbids(&facts) {
             return Err(IntakeError::Private);
         }
+        let (keys, bounds, fields) = (&self.keys, &self.bounds, &mut hit.fields);
+        let special = match fact {
+            Fact::Track => Special::None,
+            Fact::Payment => Special::Payment(payment::take(fields, keys, bounds)?),
+            Fact::Agreement => Special::Agreement(agreement::take(fields, keys, bounds)?),
+        };
         let mut draft = build::build(hit, &self.keys, &self.bounds);
         enrich::url::check_account(&draft.said, &facts.host, &self.account_mixer)?;
         let is_time_replaced = draft.settle_time(facts.trusted);
         let (event, said) = (&mut draft.event, &draft.said);
-        enrich::identity::apply(event, said, &self.keys);
+        // A payment and an agreement make no visitor.
+        let sid = event.who.sid;
+        enrich::identity::apply(event, said, facts.greeted, &self.keys);
+        if fact != Fact::Track && event.who.is_new {
+            (event.who.vid, event.who.sid, event.who.is_new) = (None, sid, false);
+        }
         let addresses = self.cleaner.apply(event, said, &facts);
         enrich::campaign::apply(event, &addresses, &self.domains);
         self.agents.apply(event, &facts, &self.keys);
         let found = self.has_geo.then(|| self.geo.lookup(facts.ip)).flatten().unwrap_or_default();
         enrich::geo::apply(event, found, self.has_regions);
-        let mut event = draft.finish();
+        let mut event = match special {
+            Special::None => draft.finish(),
+            Special::Payment(lines) => payment::finish(draft, lines, &self.keys),
+            Special::Agreement(agreement) => agreement::finish(draft, agreement),
+        };
         self.policy.apply(&mut event, &facts, &self.keys);
-        let cookie = event.who.vid.filter(|_| event.origin == Origin::Client);
-        let cookie = cookie.map(|vid| VisitorCookie { vid, domain: cookie_domain(&facts.host) });
+        let agreed = event.consent.cflags.filter(|_| fact == Fact::Agreement);
+        let may_set = fact == Fact::Track || agreed.is_some();
+        let vid = event.who.vid.filter(|_| event.origin == Origin::Client && may_set);
+        let domain = || cookie_domain(&facts.host);
+        let cookie = vid.map(|vid| VisitorCookie { vid, domain: domain(), agreed });
         Ok(Prepared { event, cookie, is_time_replaced })
     }
 }
@@ -253,6 +325,18 @@ fn believed(hit: &Hit) -> Arc<RequestFacts> {
     match named.filter(|_| hit.facts.trusted) {
         Some(ip) => Arc::new(RequestFacts { ip, ..(*hit.facts).clone() }),
         None => Arc::clone(&hit.facts),
+    }
+}
+
+/// Puts the configured organisation in the place of the one that was said.
+fn settle_tenant(hit: &mut Hit) {
+    const FIELD: &str = "oid";
+    match &hit.facts.tenant {
+        Tenant::AsSaid => {}
+        Tenant::Fixed(None) => drop(hit.fields.swap_remove(FIELD)),
+        Tenant::Fixed(Some(organization)) => {
+            hit.fields.insert(FIELD.to_owned(), Value::String(organization.clone()));
+        }
     }
 }
 
@@ -287,17 +371,34 @@ impl Intake {
         Ok(Self { preparer, journal, metrics, keeps_raw: config.quarantine_raw })
     }
 
+    /// What takes hits after a change of settings; knows what this one knows about agents.
+    ///
+    /// # Errors
+    /// As [`Intake::open`].
+    pub fn successor(&self, config: &IntakeConfig, geo: Arc<GeoDb>) -> anyhow::Result<Self> {
+        let keys =
+            Keys::open(&config.keys_directory, config.hash_mode, &config.prefix_private_hash)?;
+        let preparer = Preparer::new(config, keys, geo, self.preparer.agents.clone())?;
+        let (journal, metrics) = (self.journal.clone(), Arc::clone(&self.metrics));
+        Ok(Self { preparer, journal, metrics, keeps_raw: config.quarantine_raw })
+    }
+
     /// Build, enrich, privacy, encode, append; never waits. Counts the event and its outcome: a
     /// refusal at once, the journal's answer through [`crate::journal::Settle`].
     ///
     /// # Errors
     /// See [`IntakeError`].
     pub fn accept(&self, hit: Hit) -> Result<Receipt, IntakeError> {
-        self.metrics.book(|metrics| {
-            metrics.events_received.inc();
-            metrics.events_in_flight.inc();
-        });
-        let accepted = self.preparer.prepare(hit).and_then(|prepared| {
+        self.accept_as(Fact::Track, hit)
+    }
+
+    /// As [`Intake::accept`], for any `fact`.
+    ///
+    /// # Errors
+    /// See [`IntakeError`].
+    pub fn accept_as(&self, fact: Fact, hit: Hit) -> Result<Receipt, IntakeError> {
+        self.metrics.arrived();
+        let accepted = self.preparer.prepare_as(fact, hit).and_then(|prepared| {
             if prepared.is_time_replaced {
                 self.metrics.times_replaced.inc();
             }
@@ -311,7 +412,7 @@ impl Intake {
                 is_prefetch: agent.reasons.iter().any(|reason| reason == enrich::PREFETCH),
             })
         });
-        accepted.inspect_err(|error| self.refused(error.label()))
+        accepted.inspect_err(|error| self.metrics.refused(error.label()))
     }
 
     /// Sets malformed input aside (pixel, frame, batch item). `message` must not hold any of it.
@@ -325,10 +426,7 @@ impl Intake {
         message: &str,
         raw: &[u8],
     ) -> Result<Receipt, IntakeError> {
-        self.metrics.book(|metrics| {
-            metrics.events_received.inc();
-            metrics.events_in_flight.inc();
-        });
+        self.metrics.arrived();
         let set_aside = || {
             if self.preparer.policy.forbids(facts) {
                 return Err(IntakeError::Private);
@@ -343,7 +441,14 @@ impl Intake {
                 is_prefetch: false,
             })
         };
-        set_aside().inspect_err(|error| self.refused(error.label()))
+        set_aside().inspect_err(|error| self.metrics.refused(error.label()))
+    }
+
+    /// The id that stands for `text` in this installation, as fields are read; `None` where it is
+    /// malformed or the zero id.
+    pub fn id_of(&self, text: &str) -> Option<Uuid> {
+        let value = Value::String(text.to_owned());
+        build::id(value, &self.preparer.keys).ok().flatten().map(|(id, _)| id)
     }
 
     /// Appends that a short link was made or changed, for the organisation `oid` called `org`. Never
@@ -368,7 +473,7 @@ impl Intake {
         (event.who.oid, event.who.org) = (oid, org);
         event.body = Body::Link(Box::new(link));
         let appended = self.append(&event, settle_event);
-        let pending = appended.inspect_err(|error| self.refused(error.label()))?;
+        let pending = appended.inspect_err(|error| self.metrics.refused(error.label()))?;
         Ok((event, pending))
     }
 
@@ -383,11 +488,16 @@ impl Intake {
             Refusal::Malformed => "malformed",
             Refusal::TooLarge => "too_large",
             Refusal::Forbidden => "forbidden",
+            Refusal::Limited => "rate_limited",
+            Refusal::Busy => "overloaded",
         };
-        self.metrics.book(|metrics| {
-            metrics.events_received.inc();
-            metrics.events_rejected.with_label_values(&[label]).inc();
-        });
+        self.metrics.arrived();
+        self.metrics.refused(label);
+    }
+
+    /// The visitor cookie that an event of this request would set; nothing is stored or counted.
+    pub fn greet(&self, hit: Hit) -> Option<VisitorCookie> {
+        self.preparer.prepare(hit).ok()?.cookie
     }
 
     fn append(&self, event: &Event, settle: Settle) -> Result<Pending, IntakeError> {
@@ -402,13 +512,6 @@ impl Intake {
             AppendError::Failed => IntakeError::Failed,
             AppendError::TooLarge(length) => IntakeError::TooLarge { length, max },
         })
-    }
-
-    fn refused(&self, label: &str) {
-        self.metrics.book(|metrics| {
-            metrics.events_in_flight.dec();
-            metrics.events_rejected.with_label_values(&[label]).inc();
-        });
     }
 
     fn set_aside(&self, facts: &RequestFacts, reason: Reason, message: &str, raw: &[u8]) -> Event {
@@ -478,10 +581,7 @@ fn settle(metrics: &Metrics, outcome: Result<(), &AppendError>, stored: impl Fn(
         Err(AppendError::Failed) => "journal_failed",
         Err(AppendError::TooLarge(_)) => "too_large",
     };
-    metrics.book(|metrics| {
-        metrics.events_in_flight.dec();
-        metrics.events_rejected.with_label_values(&[label]).inc();
-    });
+    metrics.refused(label);
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub(super) fn facts() -> RequestFacts {
         received_at: DateTime::from_timestamp_millis(1_790_000_000_000).unwrap(),
         ip: "203.0.113.77".parse().unwrap(),
         trusted: false,
+        tenant: Tenant::AsSaid,
+        query_has_key: false,
         route: "tr",
         method: "POST".to_owned(),
         http2: true,
@@ -30,6 +32,7 @@ pub(super) fn facts() -> RequestFacts {
         referer: None,
         user: None,
         cookies: BTreeMap::new(),
+        greeted: None,
         gpc: false,
         dnt: false,
         hints: BTreeMap::from([("accept-encoding", "gzip, br".to_owned())]),
@@ -62,7 +65,7 @@ fn event(facts: RequestFacts, fields: Value) -> Event {
 fn track(event: &Event) -> &Track {
     match &event.body {
         Body::Track(track) => track,
-        other => panic!("{other:?}"),
+        _ => panic!("not tracked"),
     }
 }
 
@@ -198,7 +201,8 @@ fn a_new_visitor_is_made_where_none_or_a_malformed_one_was_sent() {
 fn a_client_event_sets_the_cookie_for_the_registrable_domain_and_a_server_event_none() {
     let maker = preparer(&config());
     let prepared = maker.prepare(hit(facts(), json!({"vid": ID}))).unwrap();
-    let cookie = VisitorCookie { vid: ID.parse().unwrap(), domain: text("example.com") };
+    let cookie =
+        VisitorCookie { vid: ID.parse().unwrap(), domain: text("example.com"), agreed: None };
     assert_eq!(prepared.cookie, Some(cookie));
     let mut server = hit(facts(), json!({"vid": ID}));
     server.origin = Origin::Server;

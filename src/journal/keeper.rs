@@ -45,7 +45,6 @@ impl Keeper {
     /// Works until the table says stop.
     pub(super) fn run(&self) {
         let _watch = self.shared.watch_thread();
-        lower_priority();
         while self.wait() {
             self.round();
         }
@@ -260,14 +259,6 @@ impl Keeper {
         let made = self.make(wanted);
         locked(&self.shared.table).wanted = None;
         made
-    }
-}
-
-/// The writer goes first, for the processor and, where the scheduler derives it, for the disk.
-fn lower_priority() {
-    const NICE: i32 = 10;
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
-        tracing::debug!(%error, "cannot lower the priority of the journal's keeper");
     }
 }
 

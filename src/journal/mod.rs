@@ -55,6 +55,7 @@ pub use self::segment::scan_bytes;
 use self::keeper::Keeper;
 use self::shared::{Gate, Outside, Shared, locked};
 use self::writer::{Loss, Writer};
+use crate::background;
 use crate::clock::Clock;
 use crate::config::{Durability, JournalConfig};
 use crate::telemetry::Metrics;
@@ -263,8 +264,13 @@ impl Journal {
             corrupt_frames = recovered.corrupt_frames,
             "journal is open"
         );
-        let keeper = spawn("journal-keeper", move || keeper.run())?;
-        let writer = spawn("journal-writer", move || writer.run())?;
+        // The writer goes first, for the processor and, where the scheduler derives it, for the disk.
+        let keeper =
+            background::spawn("journal-keeper", move || keeper.run()).map_err(OpenError::Io)?;
+        let writer = thread::Builder::new()
+            .name("journal-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(OpenError::Io)?;
         let running = Mutex::new(Some(Running { writer, keeper, lock }));
         let threads = Arc::new(Threads { shared: Arc::clone(&shared), running });
         Ok((Self { shared, threads }, recovered))
@@ -367,8 +373,4 @@ impl Journal {
     pub fn close(&self) {
         self.threads.close();
     }
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
-    thread::Builder::new().name(name.to_owned()).spawn(work).map_err(OpenError::Io)
 }

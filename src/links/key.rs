@@ -11,6 +11,9 @@ use url::Url;
 /// Bytes of a key; longer ones are no short links.
 const KEY_BYTES_MAX: usize = 512;
 
+/// Paths that the server answers itself.
+const OWN_PATHS: [&str; 5] = ["/ping", "/status", "/health", "/metrics", "/clear"];
+
 /// Why a text names no short link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum KeyError {
@@ -98,6 +101,15 @@ impl Key {
     }
 }
 
+/// Whether the server answers `path` (lower case) itself, so that no link can have it.
+pub fn is_reserved(path: &str) -> bool {
+    let is_native = path
+        .strip_prefix("/tr/v")
+        .is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()));
+    let is_below = ["/api/", "/.well-known/"].iter().any(|folder| path.starts_with(folder));
+    is_native || is_below || path == "/" || OWN_PATHS.contains(&path)
+}
+
 /// Whether `host` (lower case, without port) is this machine by name: there, links of every host can
 /// be tried.
 pub fn is_loopback(host: &str) -> bool {
@@ -145,5 +157,22 @@ mod tests {
         }
         let long = format!("https://example.com/{}", "x".repeat(600));
         assert_eq!(Key::parse(&long), Err(KeyError::Long));
+    }
+
+    #[test]
+    fn paths_of_the_server_are_reserved() {
+        for (path, expect) in [
+            ("/ping", true),
+            ("/tr/v1/tr/", true),
+            ("/tr/v2/x", true),
+            ("/api/x", true),
+            ("/.well-known/acme-challenge/x", true),
+            ("/", true),
+            ("/pingpong", false),
+            ("/tr/vacation", false),
+            ("/short", false),
+        ] {
+            assert_eq!(is_reserved(path), expect, "{path}");
+        }
     }
 }

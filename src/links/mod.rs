@@ -24,12 +24,11 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-pub use key::{Key, KeyError, is_loopback};
+pub use key::{Key, KeyError, is_loopback, is_reserved};
 pub use target::{Policy, Refused, Target};
 
 use crate::backends::{ShortLink, Store, StoreError};
 use crate::clock::Clock;
-use crate::config::LinksConfig;
 use crate::event::{self, Body, Event, OrgId};
 use crate::journal::{Journal, Position};
 
@@ -105,7 +104,6 @@ pub struct Links {
     store: Option<Arc<dyn Store>>,
     stored: StoredUpTo,
     clock: Arc<dyn Clock>,
-    policy: Policy,
     known: Cache<String, Known>,
     fresh: Mutex<Fresh>,
     asking: Semaphore,
@@ -114,29 +112,16 @@ pub struct Links {
 
 impl Links {
     /// Over `store`, the one that answers questions; without one there are only fresh links.
-    /// `api_version` is the `N` of the routes, which no link can have as its path.
-    pub fn new(
-        config: &LinksConfig,
-        api_version: u32,
-        store: Option<Arc<dyn Store>>,
-        stored: StoredUpTo,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn new(store: Option<Arc<dyn Store>>, stored: StoredUpTo, clock: Arc<dyn Clock>) -> Self {
         Self {
             store,
             stored,
             clock,
-            policy: Policy::new(config, api_version),
             known: Cache::builder().max_capacity(KNOWN_MAX).time_to_live(STALE_AGE_MAX).build(),
             fresh: Mutex::default(),
             asking: Semaphore::new(LOOKUPS_MAX),
             recovered: watch::Sender::new(true),
         }
-    }
-
-    /// Where visitors may be sent.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
     }
 
     /// Announces that [`Self::recover`] will follow: a path is not said to be nothing before it.
@@ -219,7 +204,7 @@ impl Links {
     /// On a loopback host the link of any host, where only one has the path.
     pub async fn find(&self, host: &str, path: &str) -> Found {
         let Ok(key) = Key::of_visit(host, path) else { return Found::Nothing };
-        if self.policy.is_reserved(key.path()) {
+        if is_reserved(key.path()) {
             return Found::Nothing;
         }
         match self.find_key(&key).await {
@@ -238,7 +223,7 @@ impl Links {
     pub async fn is_chain(&self, target: &url::Url) -> bool {
         let Some(host) = target.host_str() else { return false };
         let Ok(key) = Key::of_visit(host, target.path()) else { return false };
-        !self.policy.is_reserved(key.path()) && matches!(self.find_key(&key).await, Found::Link(_))
+        !is_reserved(key.path()) && matches!(self.find_key(&key).await, Found::Link(_))
     }
 
     async fn find_anywhere(&self, path: &str) -> Found {

@@ -17,9 +17,6 @@ use crate::config::LinksConfig;
 /// Bytes of a destination; browsers send and bookmarks keep no longer ones.
 const TARGET_BYTES_MAX: usize = 4096;
 
-/// Paths that the server answers itself, so no link can have them.
-const OWN_PATHS: [&str; 5] = ["/ping", "/status", "/health", "/metrics", "/clear"];
-
 /// Why a visitor is not sent somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum Refused {
@@ -109,14 +106,6 @@ impl Policy {
             allows_private: config.private_targets,
             native: format!("/tr/v{api_version}/"),
         }
-    }
-
-    /// Whether the server answers `path` (lower case) itself.
-    pub fn is_reserved(&self, path: &str) -> bool {
-        let is_native = path
-            .strip_prefix("/tr/v")
-            .is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()));
-        is_native || path == "/" || path.starts_with("/api/") || OWN_PATHS.contains(&path)
     }
 
     /// The destination of `rdr` and `xrdr`: `text` leads to a configured host, or its maker signed it.
@@ -446,22 +435,5 @@ mod tests {
         assert_eq!(inner("//evil.example"), Err(Refused::Malformed));
         assert_eq!(inner(""), Err(Refused::Missing));
         assert!(inner("https://own.example/landing").is_ok());
-    }
-
-    #[test]
-    fn paths_of_the_server_are_reserved() {
-        let policy = policy(&[], &[]);
-        for (path, expect) in [
-            ("/ping", true),
-            ("/tr/v1/tr/", true),
-            ("/tr/v2/x", true),
-            ("/api/x", true),
-            ("/", true),
-            ("/pingpong", false),
-            ("/tr/vacation", false),
-            ("/short", false),
-        ] {
-            assert_eq!(policy.is_reserved(path), expect, "{path}");
-        }
     }
 }

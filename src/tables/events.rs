@@ -11,7 +11,7 @@ pub(super) static EVENTS: Table<Track> = Table {
     kind: Kind::Append,
     part: |e| match &e.body {
         Body::Track(track) => Some(track),
-        Body::Link(_) | Body::Quarantine(_) => None,
+        Body::Payment(_) | Body::Agreement(_) | Body::Link(_) | Body::Quarantine(_) => None,
     },
     columns: &[
         Column { name: "eid", cell: |e, _| e.id.into() },
@@ -97,6 +97,6 @@ pub(super) static EVENTS: Table<Track> = Table {
     ],
 };
 
-fn ip(event: &crate::event::Event) -> Cell<'_> {
+pub(super) fn ip(event: &crate::event::Event) -> Cell<'_> {
     event.place.ip.map_or(Cell::Null, |ip| Cell::Text(Cow::Owned(ip.to_string())))
 }

@@ -43,6 +43,6 @@ pub(super) static REDIRECT_HISTORY: Table<Link> = Table {
 fn link(event: &Event) -> Option<&Link> {
     match &event.body {
         Body::Link(link) => Some(link),
-        Body::Track(_) | Body::Quarantine(_) => None,
+        Body::Track(_) | Body::Payment(_) | Body::Agreement(_) | Body::Quarantine(_) => None,
     }
 }

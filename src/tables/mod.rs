@@ -3,9 +3,11 @@
 //! No SQL and no driver here: a sink asks for the columns of a table and for the cells of an event,
 //! and puts them into its own form. Adding a column is one line here and one migration a store.
 
+mod agreements;
 mod events;
 mod links;
 mod messages;
+mod payments;
 mod quarantine;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -16,7 +18,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::event::Event;
+use crate::event::{Event, Money};
 
 /// Every table, in the order in which sinks see them.
 pub static ALL: &[&dyn AnyTable] = &[
@@ -25,6 +27,10 @@ pub static ALL: &[&dyn AnyTable] = &[
     &messages::MSTORE,
     &messages::MTRIAGE,
     &messages::IMPRESSION_DAILY,
+    &payments::PAYMENTS,
+    &payments::LTV,
+    &agreements::AGREEMENTS,
+    &agreements::AGREED,
     &links::REDIRECTS,
     &links::REDIRECT_HISTORY,
     &quarantine::QUARANTINE,
@@ -57,6 +63,8 @@ pub enum Cell<'e> {
     Int(i64),
     /// Number.
     Float(f64),
+    /// Money, exact.
+    Money(Money),
     /// Truth.
     Bool(bool),
     /// Identifier.
@@ -101,8 +109,8 @@ pub trait AnyTable: Sync {
     fn columns(&self) -> Vec<&'static str>;
     /// Whether `event` has a row here.
     fn has_row(&self, event: &Event) -> bool;
-    /// Appends the cells of `event`'s row to `cells`; false when it has none.
-    fn row<'e>(&self, event: &'e Event, cells: &mut Vec<Cell<'e>>) -> bool;
+    /// Appends the cells of `event`'s rows to `cells`, row after row; how many rows.
+    fn rows<'e>(&self, event: &'e Event, cells: &mut Vec<Cell<'e>>) -> usize;
 }
 
 impl<P: 'static> AnyTable for Table<P> {
@@ -122,10 +130,49 @@ impl<P: 'static> AnyTable for Table<P> {
         (self.part)(event).is_some()
     }
 
-    fn row<'e>(&self, event: &'e Event, cells: &mut Vec<Cell<'e>>) -> bool {
-        let Some(part) = (self.part)(event) else { return false };
+    fn rows<'e>(&self, event: &'e Event, cells: &mut Vec<Cell<'e>>) -> usize {
+        let Some(part) = (self.part)(event) else { return 0 };
         cells.extend(self.columns.iter().map(|column| (column.cell)(event, part)));
-        true
+        1
+    }
+}
+
+/// A table over the parts `P` of an event, each of which is a row. A sink takes or refuses the rows
+/// of an event together.
+pub struct ListTable<P: 'static> {
+    /// Name in every store.
+    pub name: &'static str,
+    /// How rows combine.
+    pub kind: Kind,
+    /// What the rows are about; none means this event has no row here.
+    pub parts: fn(&Event) -> &[P],
+    /// Columns in order.
+    pub columns: &'static [Column<P>],
+}
+
+impl<P: 'static> AnyTable for ListTable<P> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn columns(&self) -> Vec<&'static str> {
+        self.columns.iter().map(|column| column.name).collect()
+    }
+
+    fn has_row(&self, event: &Event) -> bool {
+        !(self.parts)(event).is_empty()
+    }
+
+    fn rows<'e>(&self, event: &'e Event, cells: &mut Vec<Cell<'e>>) -> usize {
+        let parts = (self.parts)(event);
+        for part in parts {
+            cells.extend(self.columns.iter().map(|column| (column.cell)(event, part)));
+        }
+        parts.len()
     }
 }
 
@@ -162,6 +209,12 @@ impl From<i32> for Cell<'_> {
 impl From<f64> for Cell<'_> {
     fn from(number: f64) -> Self {
         Self::Float(number)
+    }
+}
+
+impl From<Money> for Cell<'_> {
+    fn from(amount: Money) -> Self {
+        Self::Money(amount)
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::{Map, json};
 use uuid::Uuid;
 
 use crate::event::{
-    Agent, Body, Campaign, Consent, Event, Ingest, Origin, Page, Place, Track, Verdict, Who,
+    Agent, Agreement, Body, Campaign, Consent, Credit, Event, Holder, Ingest, Link, Money, Origin,
+    Page, Payment, Payments, Place, Track, Verdict, Who,
 };
 
 /// The journal the events say they come from.
@@ -115,6 +116,85 @@ pub(crate) fn event(seq: u64) -> Event {
         aim: None,
         ingest: Ingest { node: Arc::from(NODE), seq },
     }
+}
+
+/// An event with one payment of 99.99, which every field says something of.
+pub(crate) fn payment(seq: u64) -> Event {
+    let text = |text: &str| Some(text.to_owned());
+    let id = |id: u128| Some(Uuid::from_u128(id).into());
+    let money = Money::from_units(999_900);
+    let line = Payment {
+        id: Uuid::from_u128(1100).into(),
+        tid: id(900),
+        invid: id(1000),
+        orid: id(1200),
+        product_id: id(1300),
+        product: text("shoe"),
+        pcat: text("wear"),
+        man: text("maker"),
+        model: text("m1"),
+        qty: Some(2.0),
+        duration: Some(30),
+        price: money,
+        discount: money,
+        revenue: money,
+        margin: money,
+        cost: money,
+        tax: money,
+        tax_rate: Some(0.19),
+        commission: money,
+        referral: money,
+        fees: money,
+        subtotal: money,
+        total: money,
+        payment: money,
+        currency: "EUR".into(),
+        country: text("DE"),
+        rcode: text("rcode"),
+        region: text("berlin"),
+        campaign_id: text("spring"),
+        invoiced_at: Some(noon()),
+        starts: Some(noon()),
+        ends: Some(noon()),
+        paid_at: Some(noon()),
+        params: object(json!({"orid": "order-1"})),
+    };
+    let credit = Credit {
+        payment: line.id,
+        id: Uuid::from_u128(300).into(),
+        of: Holder::User,
+        paid: line.revenue.unwrap(),
+        currency: line.currency.clone(),
+    };
+    let payments =
+        Payments { lines: vec![line], credits: vec![credit], updater: id(1400), owner: id(1500) };
+    Event { body: Body::Payment(Box::new(payments)), ..event(seq) }
+}
+
+/// An event with an agreement, which every field says something of.
+pub(crate) fn agreement(seq: u64) -> Event {
+    let agreement = Agreement {
+        avid: Some(Uuid::from_u128(1600).into()),
+        owner: Some(Uuid::from_u128(1500).into()),
+        compliances: object(json!({"GDPR": ["ads"]})),
+        loc: object(json!({"country": "DE"})),
+    };
+    Event { body: Body::Agreement(Box::new(agreement)), ..event(seq) }
+}
+
+/// The short link of `path` on `example.org`, made or changed at position `seq` to lead to `to`.
+pub(crate) fn link(seq: u64, path: &str, to: &str) -> Event {
+    let link = Link {
+        urlfrom: format!("example.org{path}"),
+        hostfrom: "example.org".into(),
+        slugfrom: path.into(),
+        urlto: to.into(),
+        hostto: "example.net".into(),
+        pathto: "/b".into(),
+        searchto: None,
+        updater: Uuid::from_u128(300).into(),
+    };
+    Event { body: Body::Link(Box::new(link)), ..event(seq) }
 }
 
 fn object(value: serde_json::Value) -> Map<String, serde_json::Value> {

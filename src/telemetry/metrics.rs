@@ -19,19 +19,27 @@ pub type Counter = GenericCounter<AtomicU64>;
 pub type CounterVec = GenericCounterVec<AtomicU64>;
 
 /// Why an event was refused and not stored anywhere; the closed set of the label `reason`.
-pub const REJECT_REASONS: [&str; 8] = [
+pub const REJECT_REASONS: [&str; 9] = [
     "malformed",
     "invalid",
     "too_large",
     "forbidden",
+    "rate_limited",
     "privacy",
     "overloaded",
     "journal_full",
     "journal_failed",
 ];
 
+/// Which limits a client can exceed; the closed set of the label `limit`.
+const LIMITS: [&str; 3] = ["address_rate", "key_rate", "address_day"];
+
 /// Why a sink will never get something; the closed set of the label `reason` of `sink_lost`.
 pub const LOST_REASONS: [&str; 2] = ["refused_quarantine", "missing_range"];
+
+/// What became of a request for a server behind us; the closed set of the label `outcome`.
+pub const PROXY_OUTCOMES: [&str; 6] =
+    ["answered", "unreachable", "broken_off", "timeout", "overloaded", "refused"];
 
 /// All metrics of one server.
 pub struct Metrics {
@@ -69,6 +77,29 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections refused because too many were open.
     pub connections_refused: Counter,
+    /// Requests and frames above a limit, by limit and by what became of them: `refused`, or
+    /// `allowed` in a dry run.
+    pub limit_exceeded: CounterVec,
+    /// Clients that took over what another had spent, because the table of clients was full.
+    pub limit_inherited: Counter,
+    /// `WebSocket` connections open now.
+    pub websockets: IntGauge,
+    /// Frames with events.
+    pub websocket_frames: Counter,
+    /// Times a WebSocket was read later because it sent faster than it may.
+    pub websocket_paused: Counter,
+    /// Unix seconds at which a certificate ends, by where it comes from.
+    pub certificate_end: IntGaugeVec,
+    /// Changed certificate files that could not be used.
+    pub certificate_failures: Counter,
+    /// Failed steps towards a certificate by ACME.
+    pub acme_failures: Counter,
+    /// Requests for servers behind us, by server and outcome.
+    pub proxy_requests: CounterVec,
+    /// Requests and tunnels that a server behind us has now.
+    pub proxy_open: IntGaugeVec,
+    /// 1 while a server behind us answers, 0 while it does not.
+    pub proxy_up: IntGaugeVec,
     /// Records appended to the journal.
     pub journal_records: Counter,
     /// Bytes appended to the journal.
@@ -198,6 +229,53 @@ impl Metrics {
                 "http_connections_refused_total",
                 "connections refused because too many were open",
             )?,
+            limit_exceeded: counters(
+                r,
+                "limit_exceeded_total",
+                "requests and frames above a limit; allowed means that it was a dry run",
+                &["limit", "outcome"],
+            )?,
+            limit_inherited: counter(
+                r,
+                "limit_inherited_total",
+                "clients that took over what another had spent, as the table was full",
+            )?,
+            websockets: gauge(r, "websocket_connections", "websockets open now")?,
+            websocket_frames: counter(r, "websocket_frames_total", "frames with events")?,
+            websocket_paused: counter(
+                r,
+                "websocket_paused_total",
+                "times a websocket was read later because it sent too fast",
+            )?,
+            certificate_end: gauges(
+                r,
+                "tls_certificate_end_timestamp_seconds",
+                "unix time at which the certificate ends",
+                &["source"],
+            )?,
+            certificate_failures: counter(
+                r,
+                "tls_certificate_failures_total",
+                "changed certificate files that could not be used",
+            )?,
+            acme_failures: counter(
+                r,
+                "acme_failures_total",
+                "failed steps towards a certificate by ACME",
+            )?,
+            proxy_requests: counters(
+                r,
+                "proxy_requests_total",
+                "requests for servers behind us",
+                &["upstream", "outcome"],
+            )?,
+            proxy_open: gauges(
+                r,
+                "proxy_open",
+                "requests and tunnels a server behind us has now",
+                &["upstream"],
+            )?,
+            proxy_up: gauges(r, "proxy_up", "1 while a server behind us answers", &["upstream"])?,
             journal_records: counter(r, "journal_records_total", "records appended")?,
             journal_bytes: counter(r, "journal_bytes_total", "bytes appended")?,
             journal_commits: counter(r, "journal_commits_total", "commits")?,
@@ -268,6 +346,11 @@ impl Metrics {
         for reason in REJECT_REASONS {
             metrics.events_rejected.with_label_values(&[reason]);
         }
+        for limit in LIMITS {
+            for outcome in ["refused", "allowed"] {
+                metrics.limit_exceeded.with_label_values(&[limit, outcome]);
+            }
+        }
         for reason in Reason::ALL {
             metrics.quarantined.with_label_values(&[reason.as_str()]);
         }
@@ -291,6 +374,22 @@ impl Metrics {
     pub fn book(&self, change: impl FnOnce(&Self)) {
         let _shared = self.books.read().unwrap_or_else(PoisonError::into_inner);
         change(self);
+    }
+
+    /// Books an event that arrived: it is in flight until its outcome is booked.
+    pub fn arrived(&self) {
+        self.book(|metrics| {
+            metrics.events_received.inc();
+            metrics.events_in_flight.inc();
+        });
+    }
+
+    /// Books the outcome of an event that arrived and was refused, for one of [`REJECT_REASONS`].
+    pub fn refused(&self, reason: &str) {
+        self.book(|metrics| {
+            metrics.events_in_flight.dec();
+            metrics.events_rejected.with_label_values(&[reason]).inc();
+        });
     }
 
     /// The Prometheus text form, version 0.0.4.

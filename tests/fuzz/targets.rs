@@ -19,9 +19,11 @@ use serde_json::Value;
 use tracker::config::{Config, IntakeConfig, LinksConfig, TrustedProxy};
 use tracker::event::{self, Body, Origin, Verdict};
 use tracker::geo::GeoDb;
+use tracker::geo::ip2location::Lines;
+use tracker::geo::mmdb::Builder;
 use tracker::http::forwarded::{self, Trusted};
-use tracker::http::{Encoding, batch, cookie};
-use tracker::intake::{self, Agents, Hit, IntakeError, Keys, Preparer, RequestFacts};
+use tracker::http::{Encoding, Frame, batch, cookie, proxy};
+use tracker::intake::{self, Agents, Fact, Hit, IntakeError, Keys, Preparer, RequestFacts, Tenant};
 use tracker::links::{Key, Policy, base64};
 use tracker::{delivery, import, journal};
 
@@ -37,10 +39,15 @@ pub(crate) const TABLE: &[(&str, Target)] = &[
     ("cursor", cursor),
     ("event", event),
     ("forwarded", forwarded),
+    ("frame", frame),
+    ("geo_line", geo_line),
     ("hit", hit),
     ("inflate", inflate),
     ("json", json),
     ("log_line", log_line),
+    ("lz4", lz4),
+    ("payment", payment),
+    ("path", path),
     ("redirect", redirect),
     ("segment", segment),
     ("url", url),
@@ -75,6 +82,31 @@ fn json(bytes: &[u8]) {
     let written = serde_json::to_vec(&value).expect("what was read can be written");
     assert!(!holds_nul(&value), "{value}");
     assert_eq!(intake::parse_json(&written, NESTING_MAX), Ok(value));
+}
+
+/// The path of a request for a server behind us: once cleaned it stays as it is, and whoever decodes
+/// it once and takes `\` for `/` still finds no way up.
+fn path(bytes: &[u8]) {
+    let path = text(bytes);
+    let Some(cleaned) = proxy::path::clean(&path) else { return };
+    assert!(cleaned.starts_with('/'), "{cleaned:?}");
+    assert_eq!(proxy::path::clean(&cleaned).as_deref(), Some(&*cleaned));
+    let decoded = decoded(cleaned.as_bytes());
+    let mut parts = decoded.split(|byte| matches!(byte, b'/' | b'\\'));
+    assert!(!parts.any(|part| matches!(part, b"." | b"..")), "{cleaned:?}");
+}
+
+/// Each `%` with two digits of base 16 as the byte they are.
+fn decoded(mut bytes: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some((first, rest)) = bytes.split_first() {
+        let digits = rest.get(..2).filter(|_| *first == b'%');
+        let byte = digits
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        all.push(byte.unwrap_or(*first));
+        bytes = if byte.is_some() { rest.get(2..).unwrap_or_default() } else { rest };
+    }
+    all
 }
 
 fn depth(value: &Value) -> usize {
@@ -122,6 +154,56 @@ fn hit(bytes: &[u8]) {
             length: bytes.len(),
         });
     }
+}
+
+/// The body of a payment: refused by field, or an event whose amounts are within bounds and whose
+/// payments have ids of their own; the same body makes the same ids.
+fn payment(bytes: &[u8]) {
+    let Ok(Value::Object(body)) = intake::parse_payments(bytes, NESTING_MAX) else { return };
+    let prepare = || {
+        let fields = intake::fields(&browser(), "", None, Some(body.clone()), None);
+        let (facts, length) = (Arc::new(browser()), bytes.len());
+        let hit = Hit { origin: Origin::Server, facts, fields, length };
+        preparer().prepare_as(Fact::Payment, hit)
+    };
+    let payments = |event: event::Event| match event.body {
+        Body::Payment(payments) => payments,
+        other => panic!("{other:?}"),
+    };
+    let event = match prepare() {
+        Ok(prepared) => prepared.event,
+        Err(IntakeError::Invalid { field, message }) => {
+            return assert!(!field.is_empty() && !message.is_empty());
+        }
+        Err(IntakeError::TooLarge { length, max }) => return assert!(length > max),
+        Err(error) => panic!("preparing has no journal: {error}"),
+    };
+    let record = event::encode(&event).expect("what was prepared can be written");
+    assert_eq!(event::decode(&record).expect("what was written can be read"), event);
+    let first = payments(event);
+    let ids: std::collections::BTreeSet<_> =
+        first.lines.iter().map(|line| line.id.uuid()).collect();
+    assert_eq!(ids.len(), first.lines.len(), "{first:?}");
+    if first.lines.iter().all(|line| line.orid.is_some()) {
+        let again = payments(prepare().expect("as before").event);
+        assert!(first.lines.iter().zip(&again.lines).all(|(a, b)| a.id == b.id), "{again:?}");
+    }
+}
+
+/// Lines of a file of places rise and never overlap; what is wrong with the others is said.
+fn geo_line(bytes: &[u8]) {
+    let mut lines = Lines::default();
+    let mut builder = Builder::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Ok(line) = std::str::from_utf8(line) else { continue };
+        if let Ok(range) = lines.read(line) {
+            assert_eq!(range.first.is_ipv4(), range.last.is_ipv4(), "{range:?}");
+            assert!(range.first <= range.last, "{range:?}");
+            builder.add(range.first, range.last, &range.place).expect("few ranges");
+        }
+    }
+    let mut file = Vec::new();
+    builder.write(&mut file, "fuzz", 0).expect("memory takes it");
 }
 
 /// Agent, language and referrer, each on a line of its own: a verdict, and texts within bounds.
@@ -182,7 +264,11 @@ fn cookies(bytes: &[u8]) {
     }
     let mut headers = HeaderMap::new();
     let vid = "14fb0860-b4bf-11e9-8971-7b80435315ac".parse().expect("an id");
-    cookie::set(&mut headers, &intake::VisitorCookie { vid, domain }, cookie::Scope::Plain);
+    cookie::set(
+        &mut headers,
+        &intake::VisitorCookie { vid, domain, agreed: None },
+        cookie::Scope::Plain,
+    );
     assert!(headers.len() <= 1);
 }
 
@@ -231,6 +317,35 @@ fn inflate(bytes: &[u8]) {
             assert!(body.len() <= INFLATED_BYTES_MAX);
         }
     }
+}
+
+/// Any bytes as a WebSocket frame of either kind: events within the bounds of a body, or refused.
+fn frame(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    for frame in [Frame::Text(bytes.clone()), Frame::Binary(bytes)] {
+        let Ok((form, events)) = tracker::http::payload(frame, INFLATED_BYTES_MAX) else {
+            continue;
+        };
+        assert!(form != batch::Form::Empty && !events.is_empty());
+        let Ok(events) = batch::split(form, &events, EVENTS_MAX) else { continue };
+        assert!(events.len() <= EVENTS_MAX);
+        for event in events {
+            drop(intake::parse_json(&event, NESTING_MAX));
+        }
+    }
+}
+
+/// An LZ4 block inflates to what it declares, within its bound, or is refused; what was compressed
+/// comes back.
+fn lz4(bytes: &[u8]) {
+    if let Ok(inflated) = tracker::http::inflate_block(bytes, INFLATED_BYTES_MAX) {
+        assert!(inflated.len() <= INFLATED_BYTES_MAX);
+        let declared = bytes.first_chunk().map(|length| u32::from_le_bytes(*length));
+        assert_eq!(declared.map(u64::from), Some(inflated.len() as u64));
+    }
+    let packed = lz4_flex::block::compress_prepend_size(bytes);
+    let back = tracker::http::inflate_block(&packed, INFLATED_BYTES_MAX);
+    assert!(back.is_ok_and(|back| back == bytes) || bytes.len() > INFLATED_BYTES_MAX);
 }
 
 /// Any text as a configuration file: settings, or errors that each say something.
@@ -361,6 +476,8 @@ fn browser() -> RequestFacts {
         received_at: DateTime::from_timestamp_millis(1_790_000_000_000).expect("a time"),
         ip: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
         trusted: true,
+        tenant: Tenant::AsSaid,
+        query_has_key: false,
         route: "tr",
         method: "GET".to_owned(),
         http2: true,
@@ -372,6 +489,7 @@ fn browser() -> RequestFacts {
         referer: None,
         user: None,
         cookies: BTreeMap::new(),
+        greeted: None,
         gpc: false,
         dnt: false,
         hints: BTreeMap::new(),

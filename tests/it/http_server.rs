@@ -114,6 +114,9 @@ async fn an_address_in_use_is_named() {
     let config = tracker::config::ServerConfig {
         listen_http: Some(served.http),
         listen_https: None,
+        listen_redirect: None,
+        public_host: None,
+        acme: None,
         tls: TlsConfig::Generated { directory: served.folder.path().join("tls") },
         data_directory: served.folder.path().to_owned(),
         http: tracker::config::HttpConfig::default(),

@@ -8,20 +8,24 @@ use std::sync::Arc;
 
 use duckdb::Connection;
 use duckdb::arrow::array::{
-    ArrayRef, BooleanBuilder, Date32Builder, FixedSizeBinaryBuilder, Float64Builder, Int64Builder,
-    ListBuilder, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder,
+    Float64Builder, Int64Builder, ListBuilder, StringBuilder, TimestampMicrosecondBuilder,
 };
 use duckdb::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use duckdb::arrow::error::ArrowError;
 use duckdb::arrow::record_batch::RecordBatch;
 use thiserror::Error;
 
-use crate::event::Event;
+use crate::event::{Event, Money};
 use crate::tables::{AnyTable, Cell};
 
 /// Rows of one Arrow batch: four vectors of DuckDB, enough to forget the cost of a call and little
 /// enough that the copy stays in the cache.
 pub(super) const BATCH_ROWS: usize = 8192;
+
+/// Money as Arrow has it.
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "18 and 4")]
+const MONEY: DataType = DataType::Decimal128(Money::PRECISION as u8, Money::SCALE as i8);
 
 /// Days from 1 January of year 1 to 1 January 1970.
 const EPOCH_DAYS: i32 = 719_163;
@@ -98,6 +102,7 @@ enum Kind {
     Bool,
     Int,
     Float,
+    Money,
     Time,
     Date,
     Texts,
@@ -111,7 +116,7 @@ impl Kind {
             "BOOLEAN" => Self::Bool,
             "SMALLINT" | "INTEGER" | "BIGINT" | "UBIGINT" | "HUGEINT" => Self::Int,
             "DOUBLE" => Self::Float,
-            decimal if decimal.starts_with("DECIMAL(") => Self::Float,
+            "DECIMAL(18,4)" => Self::Money,
             "TIMESTAMP" => Self::Time,
             "DATE" => Self::Date,
             "VARCHAR[]" | "UUID[]" => Self::Texts,
@@ -130,6 +135,7 @@ impl Kind {
             Self::Bool => field(DataType::Boolean),
             Self::Int => field(DataType::Int64),
             Self::Float => field(DataType::Float64),
+            Self::Money => field(MONEY),
             Self::Time => field(DataType::Timestamp(TimeUnit::Microsecond, None)),
             Self::Date => field(DataType::Date32),
             Self::Texts => field(DataType::new_list(DataType::Utf8, true)),
@@ -143,6 +149,9 @@ impl Kind {
             Self::Bool => Builder::Bool(BooleanBuilder::with_capacity(rows)),
             Self::Int => Builder::Int(Int64Builder::with_capacity(rows)),
             Self::Float => Builder::Float(Float64Builder::with_capacity(rows)),
+            Self::Money => {
+                Builder::Money(Decimal128Builder::with_capacity(rows).with_data_type(MONEY))
+            }
             Self::Time => Builder::Time(TimestampMicrosecondBuilder::with_capacity(rows)),
             Self::Date => Builder::Date(Date32Builder::with_capacity(rows)),
             Self::Texts => Builder::Texts(ListBuilder::new(StringBuilder::new())),
@@ -190,15 +199,15 @@ impl Layout {
         let mut cells = Vec::with_capacity(self.columns.len());
         for event in events {
             cells.clear();
-            if !self.table.row(event, &mut cells) {
-                continue;
-            }
-            for ((builder, cell), &column) in builders.iter_mut().zip(&cells).zip(&self.columns) {
-                builder.append(cell).map_err(|cell| EncodeError::Mismatch {
-                    table,
-                    column,
-                    cell,
-                })?;
+            self.table.rows(event, &mut cells);
+            for row in cells.chunks(self.columns.len().max(1)) {
+                for ((builder, cell), &column) in builders.iter_mut().zip(row).zip(&self.columns) {
+                    builder.append(cell).map_err(|cell| EncodeError::Mismatch {
+                        table,
+                        column,
+                        cell,
+                    })?;
+                }
             }
         }
         let columns = builders.into_iter().map(Builder::finish).collect();
@@ -228,6 +237,7 @@ enum Builder {
     Bool(BooleanBuilder),
     Int(Int64Builder),
     Float(Float64Builder),
+    Money(Decimal128Builder),
     Time(TimestampMicrosecondBuilder),
     Date(Date32Builder),
     Texts(ListBuilder<StringBuilder>),
@@ -248,6 +258,9 @@ impl Builder {
             (Self::Bool(builder), Cell::Bool(truth)) => builder.append_value(*truth),
             (Self::Int(builder), Cell::Int(number)) => builder.append_value(*number),
             (Self::Float(builder), Cell::Float(number)) => builder.append_value(*number),
+            (Self::Money(builder), Cell::Money(amount)) => {
+                builder.append_value(i128::from(amount.units()));
+            }
             (Self::Time(builder), Cell::Time(moment)) => {
                 builder.append_value(moment.timestamp_micros());
             }
@@ -272,6 +285,7 @@ impl Builder {
             Self::Bool(builder) => builder.append_null(),
             Self::Int(builder) => builder.append_null(),
             Self::Float(builder) => builder.append_null(),
+            Self::Money(builder) => builder.append_null(),
             Self::Time(builder) => builder.append_null(),
             Self::Date(builder) => builder.append_null(),
             Self::Texts(builder) => builder.append_null(),
@@ -285,6 +299,7 @@ impl Builder {
             Self::Bool(mut builder) => Arc::new(builder.finish()),
             Self::Int(mut builder) => Arc::new(builder.finish()),
             Self::Float(mut builder) => Arc::new(builder.finish()),
+            Self::Money(mut builder) => Arc::new(builder.finish()),
             Self::Time(mut builder) => Arc::new(builder.finish()),
             Self::Date(mut builder) => Arc::new(builder.finish()),
             Self::Texts(mut builder) => Arc::new(builder.finish()),
@@ -298,6 +313,7 @@ fn kind_of(cell: &Cell<'_>) -> &'static str {
         Cell::Text(_) => "text",
         Cell::Int(_) => "whole number",
         Cell::Float(_) => "number",
+        Cell::Money(_) => "money",
         Cell::Bool(_) => "truth",
         Cell::Uuid(_) => "uuid",
         Cell::Time(_) => "moment",

@@ -19,11 +19,18 @@ pub struct Migration {
 }
 
 /// Every step in order. Files are never edited after a release: [`crate::migrate`] keeps hashes.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "core",
-    text: include_str!("../../../schema/duckdb/0001_core.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "core",
+        text: include_str!("../../../schema/duckdb/0001_core.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "payments",
+        text: include_str!("../../../schema/duckdb/0002_payments.sql"),
+    },
+];
 
 /// The views, applied again when they changed.
 const VIEWS: &str = include_str!("../../../schema/duckdb/views.sql");
@@ -33,9 +40,11 @@ const VIEWS_NAME: &str = "views";
 
 /// Tables whose rows are added up or folded by a view, and the view that `sfpla` shows instead.
 const FOLDED: &[(&str, &str)] = &[
+    ("agreements", "agreements_latest"),
     ("counters", "counters_totals"),
     ("impression_daily", "impression_daily_totals"),
     ("ltv", "ltv_totals"),
+    ("payments", "payments_latest"),
     ("quarantine", "quarantined"),
 ];
 
@@ -135,8 +144,12 @@ fn mirror(connection: &Connection) -> Result<(), duckdb::Error> {
 mod tests {
     use super::*;
 
-    const SECOND: Migration = Migration {
-        number: 2,
+    /// The newest released step, and one after it.
+    const NEWEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].number;
+    const NEXT: i32 = NEWEST + 1;
+
+    const MORE: Migration = Migration {
+        number: NEXT,
         name: "more",
         text: "alter table events add column extra varchar; create table more (a integer);",
     };
@@ -155,10 +168,10 @@ mod tests {
     #[test]
     fn each_step_is_applied_once_and_views_see_new_columns() {
         let connection = Connection::open_in_memory().unwrap();
-        let steps = steps(&[SECOND]);
-        assert_eq!(apply(&connection, MIGRATIONS).unwrap(), Applied { from: 0, to: 1 });
-        assert_eq!(apply(&connection, &steps).unwrap(), Applied { from: 1, to: 2 });
-        assert_eq!(apply(&connection, &steps).unwrap(), Applied { from: 2, to: 2 });
+        let steps = steps(&[MORE]);
+        assert_eq!(apply(&connection, MIGRATIONS).unwrap(), Applied { from: 0, to: NEWEST });
+        assert_eq!(apply(&connection, &steps).unwrap(), Applied { from: NEWEST, to: NEXT });
+        assert_eq!(apply(&connection, &steps).unwrap(), Applied { from: NEXT, to: NEXT });
         connection
             .execute_batch("select extra from sfpla.visitors; select a from sfpla.more")
             .unwrap();
@@ -167,19 +180,19 @@ mod tests {
     #[test]
     fn a_step_that_fails_leaves_nothing_behind() {
         let connection = Connection::open_in_memory().unwrap();
-        let broken = Migration { text: "create table half (a integer); create nonsense", ..SECOND };
+        let broken = Migration { text: "create table half (a integer); create nonsense", ..MORE };
         apply(&connection, MIGRATIONS).unwrap();
         assert!(apply(&connection, &steps(&[broken])).is_err());
         assert!(connection.execute_batch("from half").is_err());
-        assert_eq!(apply(&connection, MIGRATIONS).unwrap(), Applied { from: 1, to: 1 });
+        assert_eq!(apply(&connection, MIGRATIONS).unwrap(), Applied { from: NEWEST, to: NEWEST });
     }
 
     #[test]
     fn a_file_newer_than_the_program_is_left_alone() {
         let connection = Connection::open_in_memory().unwrap();
-        apply(&connection, &steps(&[SECOND])).unwrap();
+        apply(&connection, &steps(&[MORE])).unwrap();
         connection.execute_batch("drop view sfpla.ips").unwrap();
-        assert_eq!(apply(&connection, MIGRATIONS).unwrap(), Applied { from: 2, to: 2 });
+        assert_eq!(apply(&connection, MIGRATIONS).unwrap(), Applied { from: NEXT, to: NEXT });
         assert!(connection.execute_batch("from sfpla.ips").is_err());
     }
 

@@ -27,15 +27,15 @@ use std::io;
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 pub use migrate::{Applied, MIGRATIONS, Migration};
 
 use self::file::OpenError;
-use self::reader::{Desk, Reader};
+use self::reader::{AskedBy, Desk, Reader};
 use self::worker::{Command, Notice, Worker};
 use super::{AccountChange, Backend, Rows, StoreError};
+use crate::background;
 use crate::clock::Clock;
 use crate::config::DuckDbConfig;
 
@@ -59,8 +59,8 @@ struct DuckDb {
 /// # Errors
 /// When the machine gives no threads.
 pub fn connect(config: &DuckDbConfig, clock: Arc<dyn Clock>) -> io::Result<Backend> {
-    let questions = Reader::start("duckdb-ask")?;
-    let queries = Reader::start("duckdb-query")?;
+    let questions = Reader::start("duckdb-ask", AskedBy::Requests)?;
+    let queries = Reader::start("duckdb-query", AskedBy::People)?;
     let notice: Notice = Arc::new(Mutex::new(None));
     let (commands, waiting) = sync_channel(COMMANDS_MAX);
     let worker = Worker::new(
@@ -69,7 +69,7 @@ pub fn connect(config: &DuckDbConfig, clock: Arc<dyn Clock>) -> io::Result<Backe
         vec![questions.desk(), queries.desk()],
         Arc::clone(&notice),
     );
-    thread::Builder::new().name("duckdb".to_owned()).spawn(move || worker.run(&waiting))?;
+    background::spawn("duckdb", move || worker.run(&waiting))?;
     let store = Arc::new(DuckDb { commands, questions, queries, notice, clock });
     Ok(Backend {
         name: config.name.clone(),

@@ -17,17 +17,14 @@ use duckdb::{Connection, InterruptHandle};
 use tokio::sync::oneshot;
 
 use super::fault;
-use super::worker::lower_priority;
 use crate::backends::StoreError;
+use crate::background;
 
 /// Questions that may wait; more are refused, as their deadlines would pass in the queue.
 const WAITING_MAX: usize = 64;
 
 /// Time between two interrupts of the same question.
 const INTERRUPT_AGAIN: Duration = Duration::from_millis(20);
-
-/// Lower priority than the threads that serve requests and than the worker.
-const NICE: i32 = 10;
 
 /// What worker and reader share.
 #[derive(Default)]
@@ -49,6 +46,15 @@ struct Watched {
     deadline: Instant,
     cancelled: Arc<AtomicBool>,
     interrupt: Arc<InterruptHandle>,
+}
+
+/// Who waits for the answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AskedBy {
+    /// Requests in flight.
+    Requests,
+    /// People with a statement of their own.
+    People,
 }
 
 /// Asks; the last clone dropped ends the threads.
@@ -79,17 +85,21 @@ impl Drop for Cancel {
 }
 
 impl Reader {
-    /// Starts the two threads.
+    /// Starts the two threads, below those that answer requests where only people wait.
     ///
     /// # Errors
     /// When the machine gives no threads.
-    pub(super) fn start(name: &str) -> std::io::Result<Self> {
+    pub(super) fn start(name: &str, asked_by: AskedBy) -> std::io::Result<Self> {
         let (jobs, waiting) = sync_channel(WAITING_MAX);
         let desk = Arc::new(Desk::default());
         let watched = Arc::clone(&desk);
         thread::Builder::new().name(format!("{name}-watch")).spawn(move || watched.watch())?;
         let served = Arc::clone(&desk);
-        thread::Builder::new().name(name.to_owned()).spawn(move || serve(&served, &waiting))?;
+        let serve = move || serve(&served, &waiting);
+        match asked_by {
+            AskedBy::Requests => thread::Builder::new().name(name.to_owned()).spawn(serve)?,
+            AskedBy::People => background::spawn(name, serve)?,
+        };
         Ok(Self { jobs, desk })
     }
 
@@ -136,7 +146,6 @@ impl Reader {
 
 /// The reader's thread.
 fn serve(desk: &Desk, jobs: &Receiver<Job>) {
-    lower_priority(NICE);
     while let Ok(job) = jobs.recv() {
         let Some(connection) = desk.connection_until(&job) else { continue };
         let Some(open) = connection.as_ref() else { continue };

@@ -126,7 +126,8 @@ impl Store for DuckDb {
     }
 
     async fn agreements(&self, visitor: VisitorId) -> Result<Vec<Agreement>, StoreError> {
-        let sql = "select * from agreements where vid = ?::uuid order by created_at desc";
+        let sql = "select * from agreements where vid = ?::uuid \
+                   order by updated_at desc, ingest_seq desc";
         let agreements = self.list(sql, [visitor.to_string()]).await?;
         Ok(agreements.into_iter().map(|fields| Agreement { fields }).collect())
     }

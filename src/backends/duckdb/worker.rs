@@ -43,9 +43,6 @@ const CURSOR_ROWS_MAX: u64 = 10_000;
 /// Times the library may report unreadable bytes in a row before the file is set aside.
 const CORRUPT_MAX: u32 = 2;
 
-/// Lower priority than the threads that serve requests.
-const NICE: i32 = 5;
-
 /// Small tables that keep the last row of a key only, and what takes the others away after a batch.
 const UPDATED_IN_PLACE: &[(&str, &str)] = &[(
     "redirects",
@@ -92,7 +89,6 @@ impl Worker {
 
     /// Serves commands until the channel or the store is closed.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
-        lower_priority(NICE);
         let _ = self.guarded(Self::ready);
         loop {
             match commands.recv_timeout(IDLE) {
@@ -373,12 +369,6 @@ fn append_rows(database: &Database, table: &str, events: &[Arc<Event>]) -> Resul
         database.connection.execute_batch(fold)?;
     }
     Ok(())
-}
-
-/// Best effort: without the right to do so the thread keeps its priority.
-pub(super) fn lower_priority(nice: i32) {
-    let thread = rustix::thread::gettid();
-    let _ = rustix::process::setpriority_process(Some(thread), nice);
 }
 
 /// The error with its causes, for a person.

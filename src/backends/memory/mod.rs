@@ -217,7 +217,7 @@ impl Memory {
         }
         if state.tokens.insert(batch.token()) {
             let columns = batch.table.columns();
-            let rows = batch.events.iter().map(|event| stored(batch.table, &columns, event));
+            let rows = batch.events.iter().flat_map(|event| stored(batch.table, &columns, event));
             state.tables.entry(batch.table.name()).or_default().extend(rows);
         }
         Ok(())
@@ -404,12 +404,14 @@ fn text<'m>(fields: &'m Map<String, Value>, name: &str) -> &'m str {
     fields.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn stored(table: &dyn AnyTable, columns: &[&'static str], event: &Arc<Event>) -> Stored {
+fn stored(table: &dyn AnyTable, columns: &[&'static str], event: &Arc<Event>) -> Vec<Stored> {
     let mut cells = Vec::with_capacity(columns.len());
-    table.row(event, &mut cells);
-    let names = columns.iter().map(|name| (*name).to_owned());
-    let cells = names.zip(cells.iter().map(json)).collect();
-    Stored { event: Arc::clone(event), cells }
+    table.rows(event, &mut cells);
+    let row = |row: &[Cell<'_>]| {
+        let names = columns.iter().map(|name| (*name).to_owned());
+        Stored { event: Arc::clone(event), cells: names.zip(row.iter().map(json)).collect() }
+    };
+    cells.chunks(columns.len().max(1)).map(row).collect()
 }
 
 fn json(cell: &Cell<'_>) -> Value {
@@ -418,6 +420,7 @@ fn json(cell: &Cell<'_>) -> Value {
         Cell::Text(text) => Value::from(text.as_ref()),
         Cell::Int(number) => Value::from(*number),
         Cell::Float(number) => Value::from(*number),
+        Cell::Money(amount) => Value::from(amount.to_string()),
         Cell::Bool(truth) => Value::from(*truth),
         Cell::Uuid(id) => Value::from(id.to_string()),
         Cell::Time(moment) => Value::from(moment.to_rfc3339()),

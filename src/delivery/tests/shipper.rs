@@ -71,6 +71,7 @@ impl Rig {
             sinks.iter().map(|(name, sink)| (sink.backend(name), limits.clone())).collect();
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         Delivery::start_with(&backends, &self.journal, &self.cursors, &clock, &self.metrics, bounds)
+            .unwrap()
     }
 
     /// Waits for `condition` while time goes by in steps of `step`.

@@ -14,7 +14,7 @@ use super::super::RequestFacts;
 use super::super::keys::Keys;
 use super::campaign::click_id;
 use crate::config::{DntPolicy, HashMode, IntakeConfig};
-use crate::event::{Body, Event, Who};
+use crate::event::{Body, Event, Holder, Who};
 
 /// Digits from which on a number under a telephone's name is one.
 const PHONE_DIGITS_MIN: usize = 7;
@@ -60,11 +60,21 @@ impl Policy {
         }
         let own = facts.ip.to_canonical().to_string();
         scrub(&mut event.params, &own);
-        if let Body::Track(track) = &mut event.body {
-            scrub(&mut track.targets, &own);
-            if let Some(thread) = &mut track.thread {
-                scrub(&mut thread.fields, &own);
+        match &mut event.body {
+            Body::Track(track) => {
+                scrub(&mut track.targets, &own);
+                if let Some(thread) = &mut track.thread {
+                    scrub(&mut thread.fields, &own);
+                }
             }
+            Body::Payment(payments) => {
+                payments.lines.iter_mut().for_each(|line| scrub(&mut line.params, &own));
+            }
+            Body::Agreement(agreement) => {
+                scrub(&mut agreement.compliances, &own);
+                scrub(&mut agreement.loc, &own);
+            }
+            Body::Link(_) | Body::Quarantine(_) => {}
         }
         for text in texts(event) {
             text.take_if(|text| is_personal(text, &own));
@@ -99,7 +109,7 @@ fn texts(event: &mut Event) -> impl Iterator<Item = &mut Option<String>> {
             &mut track.sink,
             &mut track.relation,
         ]),
-        Body::Link(_) | Body::Quarantine(_) => None,
+        Body::Payment(_) | Body::Agreement(_) | Body::Link(_) | Body::Quarantine(_) => None,
     };
     let head = [
         &mut who.org,
@@ -134,7 +144,13 @@ pub fn network(ip: IpAddr) -> IpAddr {
 
 /// No identity and nothing that would tell one client from another over time.
 fn forget_identity(event: &mut Event) {
-    event.who = Who { oid: event.who.oid, org: event.who.org.take(), ..Who::default() };
+    let who = &mut event.who;
+    // An agreement without its visitor would prove nothing; giving it is the visitor's own act.
+    let vid = who.vid.filter(|_| matches!(event.body, Body::Agreement(_)));
+    event.who = Who { vid, oid: who.oid, org: who.org.take(), ..Who::default() };
+    if let Body::Payment(payments) = &mut event.body {
+        payments.credits.retain(|credit| credit.of == Holder::Order);
+    }
     event.campaign.referral = None;
     let place = &mut event.place;
     (place.ip, place.iphash, place.lat, place.lon, place.zip, place.city) = Default::default();

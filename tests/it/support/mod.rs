@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracker::backends::Store;
 use tracker::clock::{Clock, SystemClock};
 use tracker::config::{
     Durability, IntakeConfig, JournalConfig, LinksConfig, ServerConfig, TlsConfig,
@@ -18,7 +19,7 @@ use tracker::config::{
 use tracker::delivery::SinkHealth;
 use tracker::event::{self, Body, Event};
 use tracker::geo::GeoDb;
-use tracker::http::{AppState, Reading, Server};
+use tracker::http::{AppState, Certificates, Proxies, Reading, Server};
 use tracker::intake::Intake;
 use tracker::journal::{Journal, Position, RealFs};
 use tracker::links::Links;
@@ -33,14 +34,17 @@ pub struct Setup {
     pub intake: IntakeConfig,
     /// Destinations and files.
     pub links: LinksConfig,
-    /// Answers questions.
-    pub store: Option<Arc<dyn tracker::backends::Store>>,
+    /// What routes ask; none.
+    pub store: Option<Arc<dyn Store>>,
+    /// Where an address is; knows nothing.
+    pub geo: GeoDb,
 }
 
 /// A running server; stops and removes its folder when dropped.
 pub struct Served {
     pub http: SocketAddr,
     pub https: SocketAddr,
+    pub redirect: Option<SocketAddr>,
     pub app: AppState,
     pub sinks: Arc<Mutex<Vec<SinkHealth>>>,
     pub folder: TempDir,
@@ -61,7 +65,10 @@ impl Served {
             server: ServerConfig {
                 listen_http: Some(([127, 0, 0, 1], 0).into()),
                 listen_https: Some(([127, 0, 0, 1], 0).into()),
+                listen_redirect: None,
+                public_host: None,
                 tls: TlsConfig::Generated { directory: at("tls") },
+                acme: None,
                 data_directory: folder.path().to_owned(),
                 http: tracker::config::HttpConfig::default(),
                 stop_deadline: Duration::from_millis(1500),
@@ -69,6 +76,7 @@ impl Served {
             intake: IntakeConfig::new(at("keys")),
             links: LinksConfig::default(),
             store: None,
+            geo: GeoDb::none(),
         };
         change(&mut setup);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -85,7 +93,7 @@ impl Served {
         .unwrap();
         let intake = Intake::open(
             &setup.intake,
-            Arc::new(GeoDb::none()),
+            Arc::new(setup.geo.clone()),
             journal.clone(),
             Arc::clone(&clock),
             Arc::clone(&metrics),
@@ -93,11 +101,17 @@ impl Served {
         .unwrap();
         let sinks = Arc::new(Mutex::new(Vec::new()));
         let health = Arc::clone(&sinks);
+        let certificates = Certificates::open(
+            &setup.server,
+            &setup.intake.domains,
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        )
+        .unwrap();
+        let proxies = Proxies::open(&setup.server.http.proxies, &metrics).unwrap();
         let app = AppState {
             intake: Arc::new(intake),
             links: Arc::new(Links::new(
-                &setup.links,
-                setup.server.http.api_version,
                 setup.store.clone(),
                 Arc::new(|| Position(0)),
                 Arc::clone(&clock),
@@ -105,6 +119,8 @@ impl Served {
             accounts: Arc::new(Accounts::new(setup.store.clone(), Arc::clone(&clock))),
             site: setup.links.clone(),
             journal,
+            store: setup.store,
+            geo: Arc::new(setup.geo),
             health: Arc::new(move || health.lock().unwrap().clone()),
             metrics,
             clock,
@@ -112,13 +128,16 @@ impl Served {
             reading: Reading::from(&setup.intake),
             started_at: Utc::now(),
             durability: Durability::Disk,
-            domains: Vec::new(),
+            certificates,
+            proxies,
+            disbelieved: Arc::default(),
         };
         let server = Server::bind(&setup.server, app.clone()).unwrap();
         let (http, https) = (server.http_address().unwrap(), server.https_address().unwrap());
+        let redirect = server.redirect_address();
         let stop = CancellationToken::new();
         let task = Some(tokio::spawn(server.serve(stop.clone())));
-        Self { http, https, app, sinks, folder, stop, task }
+        Self { http, https, redirect, app, sinks, folder, stop, task }
     }
 
     /// `http://…` and the path.
@@ -155,6 +174,8 @@ impl Served {
     pub fn names(&self) -> Vec<String> {
         let name = |event: Event| match event.body {
             Body::Track(track) => track.ename.unwrap_or_default(),
+            Body::Payment(_) => "!payment".to_owned(),
+            Body::Agreement(_) => "!agreement".to_owned(),
             Body::Link(link) => link.urlfrom,
             Body::Quarantine(quarantine) => format!("!{}", quarantine.reason.as_str()),
         };

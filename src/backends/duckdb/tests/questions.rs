@@ -57,27 +57,16 @@ async fn links_are_those_of_the_host_and_the_organisation_newest_first() {
 async fn a_link_that_changes_stays_one_row() {
     let folder = tempdir().unwrap();
     let backend = started(&folder.path().join("t.duckdb"));
-    let link = |seq: u64, from: &str, to: &str| {
-        let mut event = samples::event(seq);
-        event.body = crate::event::Body::Link(Box::new(crate::event::Link {
-            urlfrom: format!("h{from}"),
-            hostfrom: "h".to_owned(),
-            slugfrom: from.to_owned(),
-            urlto: to.to_owned(),
-            hostto: "t".to_owned(),
-            pathto: "/".to_owned(),
-            searchto: None,
-            updater: uuid::Uuid::from_u128(1).into(),
-        }));
-        event
-    };
-    let events = vec![link(1, "/a", "https://one"), link(2, "/a", "https://two")];
+    let events = vec![samples::link(1, "/a", "https://one"), samples::link(2, "/a", "https://two")];
     sink(&backend).write(&batch("redirects", events)).await.unwrap();
-    let events = vec![link(3, "/b", "https://b"), link(4, "/a", "https://three")];
+    let events = vec![samples::link(3, "/b", "https://b"), samples::link(4, "/a", "https://three")];
     sink(&backend).write(&batch("redirects", events)).await.unwrap();
     let sql = "select urlfrom, urlto from redirects order by all";
     let rows = store(&backend).query(sql, 10, std::time::Duration::from_secs(5)).await.unwrap();
-    let expect = [[json!("h/a"), json!("https://three")], [json!("h/b"), json!("https://b")]];
+    let expect = [
+        [json!("example.org/a"), json!("https://three")],
+        [json!("example.org/b"), json!("https://b")],
+    ];
     assert_eq!(rows.rows, expect);
 }
 
