@@ -43,7 +43,7 @@ pub(super) fn run(
         let socket = socket(&loaded.config);
         let health = runtime.block_on(ask(&socket, "/health", &Value::Null));
         let health = health.context("asking the running server")?;
-        let takes_events = health["journal"]["healthy"] == true;
+        let takes_events = health.pointer("/journal/healthy") == Some(&Value::Bool(true));
         return Ok(if takes_events { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let found = runtime.block_on(examine(&loaded, arguments.url.as_ref()));

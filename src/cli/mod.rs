@@ -220,7 +220,8 @@ fn reload(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCod
         .context("starting the runtime")?;
     let done = runtime.block_on(ask(&socket(&config), "/reload", &serde_json::json!({})));
     let done = done.context("asking the running server")?;
-    for note in done["notes"].as_array().into_iter().flatten().filter_map(|note| note.as_str()) {
+    let notes = done.get("notes").and_then(serde_json::Value::as_array).into_iter().flatten();
+    for note in notes.filter_map(serde_json::Value::as_str) {
         println!("note: {note}");
     }
     println!("taken up");

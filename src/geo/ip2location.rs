@@ -126,16 +126,12 @@ fn columns(line: &str) -> Result<Vec<String>, &'static str> {
                 let (part, after) =
                     quoted.split_once('"').ok_or("has a quote that does not end")?;
                 text.push_str(part);
-                match after.strip_prefix('"') {
-                    Some(more) => {
-                        text.push('"');
-                        quoted = more;
-                    }
-                    None => {
-                        rest = after;
-                        break;
-                    }
-                }
+                let Some(more) = after.strip_prefix('"') else {
+                    rest = after;
+                    break;
+                };
+                text.push('"');
+                quoted = more;
             }
         } else {
             let end = rest.find(',').unwrap_or(rest.len());

@@ -78,7 +78,7 @@ async fn agreements(shared: &Shared, parts: &Parts) -> Result<Response, ApiError
         }
     };
     let store = shared.app.store.as_ref().ok_or(NO_STORE)?;
-    let agreements = store.agreements(visitor).await.map_err(unanswered)?;
+    let agreements = store.agreements(visitor).await.map_err(|error| unanswered(&error))?;
     let organisation = organisation.and_then(|text| shared.app.intake.id_of(text));
     let is_theirs = |fields: &Map<String, Value>| {
         let found = fields.get("oid").and_then(Value::as_str);
@@ -100,8 +100,8 @@ fn is_same(text: &str, id: Uuid) -> bool {
 
 const NO_STORE: ApiError = ApiError::Unavailable("no configured store answers questions");
 
-fn unanswered(error: StoreError) -> ApiError {
-    tracing::warn!(error = &error as &dyn std::error::Error, "the store did not answer a route");
+fn unanswered(error: &StoreError) -> ApiError {
+    tracing::warn!(error = error as &dyn std::error::Error, "the store did not answer a route");
     ApiError::Unavailable("the store cannot answer now")
 }
 
@@ -117,7 +117,7 @@ pub(super) async fn jurisdictions(State(shared): State<Arc<Shared>>, request: Re
     if let Some(store) = &shared.app.store {
         match store.jurisdictions().await {
             Ok(own) => rows.extend(own.into_iter().map(|row| (key_of(&row), row))),
-            Err(error) => drop(unanswered(error)),
+            Err(error) => drop(unanswered(&error)),
         }
     }
     let country = parameter(&parts, "country").map(|country| country.trim().to_ascii_uppercase());
@@ -166,7 +166,7 @@ fn place(shared: &Shared, parts: &Parts) -> Result<Response, ApiError> {
     }
     let found = shared.app.geo.lookup_network(ip);
     let (place, first, last) = found.ok_or(ApiError::Unknown("Not Found (IP)"))?;
-    Ok(answer::json(StatusCode::OK, &record(place, first, last)))
+    Ok(answer::json(StatusCode::OK, &record(&place, first, last)))
 }
 
 /// Whether the caller may ask about addresses that are not its own (D22).
@@ -185,7 +185,7 @@ fn may_look_up(shared: &Shared, parts: &Parts) -> Result<(), ApiError> {
 }
 
 /// The contract's record: what the database does not know is null.
-fn record(place: Place, first: IpAddr, last: IpAddr) -> Value {
+fn record(place: &Place, first: IpAddr, last: IpAddr) -> Value {
     let decimal = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => u32::from(ip).to_string(),
         IpAddr::V6(ip) => u128::from(ip).to_string(),
@@ -228,8 +228,10 @@ impl Lookups {
             let spent = if state >> COUNT_BITS == minute { state & 0xffff } else { 0 };
             (spent < LOOKUPS_PER_MINUTE_MAX).then_some((minute << COUNT_BITS) | (spent + 1))
         };
-        let spent = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
-        spent.map(|_| ()).map_err(|_| 60 - now % 60)
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
+            .map(|_| ())
+            .map_err(|_| 60 - now % 60)
     }
 }
 

@@ -293,10 +293,10 @@ impl Preparer {
         let is_time_replaced = draft.settle_time(facts.trusted);
         let (event, said) = (&mut draft.event, &draft.said);
         // A payment and an agreement make no visitor.
-        let sid = event.who.sid;
+        let session = event.who.sid;
         enrich::identity::apply(event, said, facts.greeted, &self.keys);
         if fact != Fact::Track && event.who.is_new {
-            (event.who.vid, event.who.sid, event.who.is_new) = (None, sid, false);
+            (event.who.vid, event.who.sid, event.who.is_new) = (None, session, false);
         }
         let addresses = self.cleaner.apply(event, said, &facts);
         enrich::campaign::apply(event, &addresses, &self.domains);

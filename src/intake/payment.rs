@@ -20,7 +20,7 @@ use super::build::{Bounds, Draft, id, moment};
 use super::keys::Keys;
 use super::{IntakeError, ParseError, fields, parse_json};
 use crate::event::{
-    Body, Credit, Event, EventId, Holder, Money, OtherId, Payment, Payments, VisitorId,
+    Body, Credit, Event, EventId, Holder, Money, OtherId, Payment, Payments, UserId, VisitorId,
 };
 
 /// Payments of one request: they become one record, which every store takes as a whole.
@@ -149,7 +149,7 @@ fn keep_digits(fields: &mut Map<String, Value>, raw: &Raw<'_>, has_lines: bool) 
 
 /// The lines of a request, taken out of its fields before these become an event.
 pub(super) struct Lines {
-    lines: Vec<Line>,
+    each: Vec<Line>,
     updater: Option<OtherId>,
     owner: Option<OtherId>,
 }
@@ -182,11 +182,10 @@ pub(super) fn take(
     let reader = Reader { keys, bounds };
     let lines = match fields.swap_remove(LINES) {
         Some(Value::Array(items)) if !items.is_empty() => several(fields, items, &reader)?,
-        None | Some(Value::Null) => vec![single(fields, &reader)?],
-        Some(Value::Array(_)) => vec![single(fields, &reader)?],
+        None | Some(Value::Null | Value::Array(_)) => vec![single(fields, &reader)?],
         Some(_) => return Err(invalid(LINES, "is no list of objects")),
     };
-    Ok(Lines { lines, updater, owner })
+    Ok(Lines { each: lines, updater, owner })
 }
 
 fn single(fields: &mut Map<String, Value>, reader: &Reader<'_>) -> Result<Line, IntakeError> {
@@ -414,10 +413,10 @@ pub(super) fn finish(draft: Draft, lines: Lines, keys: &Keys) -> Event {
     if !has_own_id {
         event.id = EventId::generate();
     }
-    let Lines { lines, updater, owner } = lines;
+    let Lines { each, updater, owner } = lines;
     let mut payments = Payments { updater, owner, ..Payments::default() };
     let mut names = std::collections::HashMap::new();
-    for (index, Line { mut payment, paid, eid }) in lines.into_iter().enumerate() {
+    for (index, Line { mut payment, paid, eid }) in each.into_iter().enumerate() {
         payment.tid = payment.tid.or(track.tid);
         payment.paid_at = payment.paid_at.or(Some(event.created_at));
         let told = eid.or(has_own_id.then(|| event.id.uuid()));
@@ -460,7 +459,7 @@ fn name(event: &Event, payment: &Payment, paid: Money, told: Option<Uuid>) -> Op
 
 /// Adds what a payment is worth to its user, its visitor and its order.
 fn credit(credits: &mut Vec<Credit>, event: &Event, payment: &Payment, paid: Money) {
-    let user = event.who.uid.map(|id| id.uuid());
+    let user = event.who.uid.map(UserId::uuid);
     let visitor = event.who.vid.map(VisitorId::uuid);
     let order = payment.orid.or(payment.invid).map(OtherId::uuid);
     for (of, id) in [(Holder::User, user), (Holder::Visitor, visitor), (Holder::Order, order)] {
@@ -495,7 +494,7 @@ mod tests {
     }
 
     fn one(body: &str) -> (Payment, Money) {
-        let line = read(body).unwrap().lines.remove(0);
+        let line = read(body).unwrap().each.remove(0);
         (line.payment, line.paid)
     }
 

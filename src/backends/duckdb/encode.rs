@@ -24,7 +24,7 @@ use crate::tables::{AnyTable, Cell};
 pub(super) const BATCH_ROWS: usize = 8192;
 
 /// Money as Arrow has it.
-#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "18 and 4")]
+#[expect(clippy::cast_possible_truncation, reason = "18 and 4")]
 const MONEY: DataType = DataType::Decimal128(Money::PRECISION as u8, Money::SCALE as i8);
 
 /// Days from 1 January of year 1 to 1 January 1970.
