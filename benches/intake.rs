@@ -50,6 +50,7 @@ fn facts() -> RequestFacts {
             ("vid".to_owned(), "019a1f30-5a52-7f3e-8a52-0c9f1b1c2d3e".to_owned()),
             ("CookieConsent".to_owned(), "4096".to_owned()),
         ]),
+        greeted: None,
         gpc: false,
         dnt: false,
         hints: BTreeMap::from([

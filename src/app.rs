@@ -10,19 +10,19 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::backends::{self, Backend, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{BackendConfig, Config, Loaded, ServerConfig};
+use crate::config::{BackendConfig, Config, ConfigErrors, Loaded, ServerConfig};
 use crate::delivery::{self, Delivery};
 use crate::geo::GeoDb;
-use crate::http::{AppState, Certificates, Control, Handlers, Proxies, Replay, Server};
+use crate::http::{AppState, Certificates, Control, Handlers, Proxies, Reload, Replay, Server};
 use crate::intake::Intake;
 use crate::journal::{Journal, RealFs};
 use crate::telemetry::{self, Metrics};
@@ -33,30 +33,39 @@ const STOP_PARTS: u32 = 3;
 /// How long blocking calls that ignore the deadline may hold the end of the process.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// Serves until SIGTERM or SIGINT.
+/// Reads the configuration again, from where it was read at the start.
+pub type Reread = Box<dyn Fn() -> Result<Loaded, ConfigErrors> + Send + Sync>;
+
+/// Serves until SIGTERM or SIGINT; at SIGHUP takes up what `reread` gives.
 ///
 /// # Errors
 /// When a part cannot start, or one broke for good while serving.
-pub fn serve(loaded: Loaded) -> anyhow::Result<()> {
+pub fn serve(loaded: Loaded, reread: Reread) -> anyhow::Result<()> {
     let Loaded { config, notes } = loaded;
     telemetry::start_logging(&config.log);
-    for note in notes {
-        tracing::warn!(note, "configuration");
-    }
+    tell(&notes);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let outcome = runtime.block_on(run(config));
+    let outcome = runtime.block_on(run(config, reread));
     runtime.shutdown_timeout(LINGER);
     outcome
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
-    let parts = Parts::start(&config).await?;
+fn tell(notes: &[String]) {
+    for note in notes {
+        tracing::warn!(note, "configuration");
+    }
+}
+
+async fn run(config: Config, reread: Reread) -> anyhow::Result<()> {
+    let parts = Parts::start(&config, reread).await?;
     print_welcome(&parts.server, &config);
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+    let reloading = tokio::spawn(reload_at(hangup, parts.reloader));
 
     let stop = CancellationToken::new();
     let control = tokio::spawn(parts.control.serve(stop.clone()));
@@ -70,6 +79,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     tracing::info!("stopping");
     stop.cancel();
+    reloading.abort();
     if !serving.is_finished() {
         drop(serving.await);
     }
@@ -89,10 +99,11 @@ struct Parts {
     delivery: Arc<Delivery>,
     server: Server,
     control: Control,
+    reloader: Arc<Reloader>,
 }
 
 impl Parts {
-    async fn start(config: &Config) -> anyhow::Result<Self> {
+    async fn start(config: &Config, reread: Reread) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Arc::new(Metrics::new().context("registering metrics")?);
         let data = &config.server.data_directory;
@@ -118,15 +129,10 @@ impl Parts {
         let delivery = Arc::new(delivery);
         await_critical(config, &connected).await?;
 
-        let geo = if config.intake.geo_ip {
-            GeoDb::open(config.intake.geo_ip_database.as_deref())
-                .context("opening the database of places")?
-        } else {
-            GeoDb::none()
-        };
+        let geo = Arc::new(open_places(config)?);
         let intake = Intake::open(
             &config.intake,
-            Arc::new(geo.clone()),
+            Arc::clone(&geo),
             journal.clone(),
             Arc::clone(&clock),
             Arc::clone(&metrics),
@@ -144,7 +150,7 @@ impl Parts {
             intake: Arc::new(intake),
             journal: journal.clone(),
             store: store.clone(),
-            geo: Arc::new(geo),
+            geo,
             health: Arc::new({
                 let delivery = Arc::clone(&delivery);
                 move || delivery.health()
@@ -157,18 +163,32 @@ impl Parts {
             durability: config.journal.durability,
             certificates,
             proxies,
+            disbelieved: Arc::default(),
         };
         let listeners = ServerConfig {
             stop_deadline: config.server.stop_deadline / STOP_PARTS,
             ..config.server.clone()
         };
         let server = Server::bind(&listeners, state.clone()).context("listening")?;
-        let handlers = handlers(config, state, store, &journal);
+        let reloader = Arc::new(Reloader {
+            reread,
+            reload: server.reload(),
+            now: Mutex::new(Now { config: config.clone(), state: state.clone() }),
+        });
+        let handlers = handlers(config, state, store, &journal, &reloader);
         let control = Control::bind(&data.join("tracker.sock"), handlers)
             .await
             .context("opening the control socket")?;
-        Ok(Self { journal, delivery, server, control })
+        Ok(Self { journal, delivery, server, control, reloader })
     }
+}
+
+/// The database of places as configured; none where places are not wanted.
+fn open_places(config: &Config) -> anyhow::Result<GeoDb> {
+    if !config.intake.geo_ip {
+        return Ok(GeoDb::none());
+    }
+    GeoDb::open(config.intake.geo_ip_database.as_deref()).context("opening the database of places")
 }
 
 /// Names every configured system; none is waited for.
@@ -208,6 +228,7 @@ fn handlers(
     app: AppState,
     store: Option<Arc<dyn Store>>,
     journal: &Journal,
+    reloader: &Arc<Reloader>,
 ) -> Handlers {
     let (rows_max, time_max) = config
         .backends
@@ -226,7 +247,84 @@ fn handlers(
             Ok(serde_json::json!({"appended": done.appended, "undecodable": done.undecodable}))
         })
     });
-    Handlers { app, store, rows_max, time_max, replay }
+    let reloader = Arc::clone(reloader);
+    let reload: Replay = Arc::new(move |_| {
+        let reloader = Arc::clone(&reloader);
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || reloader.reload()).await;
+            let notes = done.map_err(|error| error.to_string())?;
+            let notes = notes.map_err(|error| format!("{error:#}"))?;
+            Ok(serde_json::json!({ "notes": notes }))
+        })
+    });
+    let disbelieved = Arc::clone(&app.disbelieved);
+    Handlers { app, store, rows_max, time_max, replay, reload, disbelieved }
+}
+
+/// Takes up a changed configuration while the server serves.
+struct Reloader {
+    reread: Reread,
+    reload: Reload,
+    now: Mutex<Now>,
+}
+
+/// What the server runs with.
+struct Now {
+    config: Config,
+    state: AppState,
+}
+
+impl Reloader {
+    /// Reads the file and the files it names; requests from now on meet what they say. Gives what
+    /// the operator should know, settings that wait for a restart among it. Blocks while it reads.
+    ///
+    /// # Errors
+    /// When anything in it cannot be used; then nothing has changed.
+    fn reload(&self) -> anyhow::Result<Vec<String>> {
+        let Loaded { config: wanted, mut notes } = (self.reread)()?;
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let (config, waiting) = wanted.within(&now.config);
+        notes.extend(
+            waiting.into_iter().map(|key| format!("{key}: takes effect at the next start")),
+        );
+        // The built-in database is the same every time; a file may hold something new.
+        let places =
+            |config: &Config| (config.intake.geo_ip, config.intake.geo_ip_database.clone());
+        let is_kept =
+            config.intake.geo_ip_database.is_none() && places(&config) == places(&now.config);
+        let geo =
+            if is_kept { Arc::clone(&now.state.geo) } else { Arc::new(open_places(&config)?) };
+        let intake = now.state.intake.successor(&config.intake, Arc::clone(&geo))?;
+        now.state.reload_certificates().context("reading the certificate")?;
+        let state = AppState {
+            intake: Arc::new(intake),
+            geo,
+            http: config.server.http.clone(),
+            reading: (&config.intake).into(),
+            ..now.state.clone()
+        };
+        self.reload.apply(state.clone());
+        *now = Now { config, state };
+        Ok(notes)
+    }
+}
+
+/// Reloads at each signal.
+async fn reload_at(mut hangup: Signal, reloader: Arc<Reloader>) {
+    while hangup.recv().await.is_some() {
+        let reloader = Arc::clone(&reloader);
+        match tokio::task::spawn_blocking(move || reloader.reload()).await {
+            Ok(Ok(notes)) => {
+                tell(&notes);
+                tracing::info!("configuration was read again");
+            }
+            Ok(Err(error)) => tracing::error!(
+                error = format!("{error:#}"),
+                "configuration cannot be used, the one before stays"
+            ),
+            Err(error) => tracing::error!(%error, "reading the configuration broke"),
+        }
+    }
 }
 
 /// Where to look, for whoever started it.

@@ -30,6 +30,7 @@ pub mod migrate;
 pub mod http;
 // floor 7: composition, and what speaks to a server from outside
 pub mod app;
+pub mod doctor;
 pub mod import;
 // floor 8: arguments
 pub mod cli;

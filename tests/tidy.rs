@@ -31,6 +31,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("migrate", 5),
     ("http", 6),
     ("app", 7),
+    ("doctor", 7),
     ("import", 7),
     ("cli", 8),
     ("main", 9),

@@ -40,9 +40,10 @@ pub(super) fn run(
         .build()
         .context("starting the runtime")?;
     if arguments.health {
-        let health = ask(&socket(&loaded.config), "/health", &Value::Null);
-        let health = runtime.block_on(health).context("asking the running server")?;
-        let takes_events = health["journal"]["healthy"] == true;
+        let socket = socket(&loaded.config);
+        let health = runtime.block_on(ask(&socket, "/health", &Value::Null));
+        let health = health.context("asking the running server")?;
+        let takes_events = health.pointer("/journal/healthy") == Some(&Value::Bool(true));
         return Ok(if takes_events { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let found = runtime.block_on(examine(&loaded, arguments.url.as_ref()));

@@ -3,6 +3,7 @@
 //! Without a command the server starts. Commands that ask speak to a running server through its
 //! control socket; those of a later version say so and fail, so that no script takes them for done.
 
+mod doctor;
 mod format;
 mod import;
 mod import_geo;
@@ -83,10 +84,10 @@ enum Command {
     Export(Later),
     /// Show or erase what is known about one person (not in this version yet).
     Subject(Later),
-    /// Look for what commonly goes wrong (not in this version yet).
-    Doctor(Later),
-    /// Read the configuration again without a restart (not in this version yet).
-    Reload(Later),
+    /// Look for what commonly goes wrong, and say what to do about it.
+    Doctor(doctor::DoctorArguments),
+    /// Have the running server read its configuration again, without a failed request.
+    Reload(ConfigArgument),
 }
 
 /// Arguments of a command that is not in this version: taken, so that the answer is about the
@@ -118,7 +119,9 @@ pub fn run(
     match arguments.command {
         None if arguments.prune => later("pruning"),
         None => {
-            app::serve(load(&arguments.config, env)?)?;
+            let loaded = load(&arguments.config, env)?;
+            let (path, env) = (arguments.config, env.clone());
+            app::serve(loaded, Box::new(move || Config::load(&path, &env)))?;
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Check(at)) => check(&at.config, env),
@@ -130,8 +133,8 @@ pub fn run(
         Some(Command::Prune(_)) => later("pruning"),
         Some(Command::Export(_)) => later("export"),
         Some(Command::Subject(_)) => later("the subject command"),
-        Some(Command::Doctor(_)) => later("the doctor command"),
-        Some(Command::Reload(_)) => later("reloading; restart the server instead"),
+        Some(Command::Doctor(doctor)) => doctor::run(&doctor, env),
+        Some(Command::Reload(at)) => reload(&at.config, env),
     }
 }
 
@@ -197,6 +200,24 @@ fn replay(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
+/// Asks the running server to take up its configuration; prints what it says about it.
+fn reload(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
+    // Read here too: a file that cannot be used is refused in full words, before anybody is asked.
+    let config = load(path, env)?.config;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let done = runtime.block_on(ask(&socket(&config), "/reload", &serde_json::json!({})));
+    let done = done.context("asking the running server")?;
+    let notes = done.get("notes").and_then(serde_json::Value::as_array).into_iter().flatten();
+    for note in notes.filter_map(serde_json::Value::as_str) {
+        println!("note: {note}");
+    }
+    println!("taken up");
+    Ok(ExitCode::SUCCESS)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -234,8 +255,6 @@ mod tests {
             &["prune", "--config", "x"],
             &["export", "--to", "s3://bucket"],
             &["subject", "erase", "someone"],
-            &["doctor"],
-            &["reload"],
         ] {
             let error = run(args).expect_err("fails");
             assert!(error.to_string().starts_with("not in this version yet: "), "{args:?} {error}");

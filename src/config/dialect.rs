@@ -15,7 +15,8 @@ use serde_json::{Map, Value};
 use super::section::{Bare, Findings, Section, Shape};
 use super::{
     AcmeConfig, Config, DntPolicy, Durability, HashMode, HttpConfig, IntakeConfig, JournalConfig,
-    LogConfig, LogFormat, ServerConfig, TrustedProxy, certificates, keys, notify, proxy,
+    LimitsConfig, LogConfig, LogFormat, ServerConfig, TrustedProxy, WebSocketConfig, certificates,
+    keys, notify, proxy,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -165,6 +166,40 @@ fn http(file: &mut Section<'_>) -> HttpConfig {
         keys: keys::read(file),
         payments_from: file.choice("PaymentsFrom", &keys::KINDS).unwrap_or(standard.payments_from),
         proxies: Vec::new(),
+        limits: limits(file),
+        websocket: websocket(file),
+    }
+}
+
+/// A number of things for each second or day; 0 is off.
+fn rate(file: &mut Section<'_>, key: &'static str, default: u32) -> u32 {
+    file.number(key, 0..=1_000_000_000).and_then(|n| u32::try_from(n).ok()).unwrap_or(default)
+}
+
+fn limits(file: &mut Section<'_>) -> LimitsConfig {
+    let standard = LimitsConfig::default();
+    let burst = file.number("RateLimitBurst", 1..=1_000_000).and_then(|n| u32::try_from(n).ok());
+    LimitsConfig {
+        address_per_day: rate(file, "RateLimitPerDay", standard.address_per_day),
+        address_per_second: rate(file, "RateLimitPerSecond", standard.address_per_second),
+        key_per_second: rate(file, "RateLimitKeyPerSecond", standard.key_per_second),
+        burst,
+        dry_run: file.flag("RateLimitDryRun", standard.dry_run),
+        addresses_max: file
+            .count("RateLimitAddresses", 64..=16 << 20)
+            .unwrap_or(standard.addresses_max),
+    }
+}
+
+fn websocket(file: &mut Section<'_>) -> WebSocketConfig {
+    let standard = WebSocketConfig::default();
+    let frame_bytes = 1 << 10..=64 << 20;
+    let idle = file.duration("WebSocketIdle", Bare::Seconds, SECOND..=24 * HOUR);
+    WebSocketConfig {
+        frame_bytes_max: bytes(file, "WebSocketFrameBytes", frame_bytes, standard.frame_bytes_max),
+        frames_per_second: rate(file, "WebSocketFramesPerSecond", standard.frames_per_second),
+        events_per_second: rate(file, "WebSocketEventsPerSecond", standard.events_per_second),
+        idle: idle.unwrap_or(standard.idle),
     }
 }
 
@@ -384,7 +419,6 @@ fn is_filter(text: &str) -> bool {
 /// Keys whose feature is not in this version.
 fn later(file: &mut Section<'_>) {
     use Shape::{Flag, Number, Text};
-    file.later("a daily limit for each address", &[("RateLimitPerDay", Number)]);
     file.later(
         "pruning",
         &[

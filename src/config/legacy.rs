@@ -216,6 +216,13 @@ pub(super) fn translate(go: &Map<String, Value>) -> Translated {
         "AnonymizeIP is on: addresses are cut before they are stored, which the Go tracker did not do"
             .to_owned(),
     );
+    if translated.file.get("RateLimitPerDay").and_then(Value::as_u64).is_some_and(|limit| limit > 0)
+    {
+        translated.remarks.push(
+            "the daily limit counts requests of event routes as well, not only those of /api/"
+                .to_owned(),
+        );
+    }
     if !translated.file.contains_key("HashMode") {
         translated.remarks.push(
             "hashes are keyed; add \"HashMode\": \"legacy\" to go on with those of existing data"

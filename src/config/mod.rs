@@ -38,7 +38,7 @@ pub use log::{LogConfig, LogFormat};
 pub use proxy::ProxyConfig;
 pub use secret::Secret;
 pub use section::ConfigError;
-pub use server::{HttpConfig, ServerConfig, TrustedProxy};
+pub use server::{HttpConfig, LimitsConfig, ServerConfig, TrustedProxy, WebSocketConfig};
 
 use section::Findings;
 
@@ -103,6 +103,56 @@ impl Config {
         let text = read(path).map_err(|message| failed(Findings::whole(message)))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         Self::read(&text, folder.unwrap_or(Path::new(".")), env).map_err(failed)
+    }
+
+    /// What of these settings a server that runs with `running` can take up, and the keys of the rest,
+    /// which waits for a restart.
+    pub fn within(self, running: &Self) -> (Self, Vec<&'static str>) {
+        let (old, new) = (&running.server, &self.server);
+        let kept = [
+            ("ListenHTTP", old.listen_http != new.listen_http),
+            ("ListenHTTPS", old.listen_https != new.listen_https),
+            ("ListenRedirect", old.listen_redirect != new.listen_redirect),
+            ("PublicHost", old.public_host != new.public_host),
+            ("TLSCert", old.tls != new.tls),
+            ("LetsEncryptDomains", old.acme != new.acme),
+            ("DataDirectory", old.data_directory != new.data_directory),
+            ("StopDeadline", old.stop_deadline != new.stop_deadline),
+            ("ApiVersion", old.http.api_version != new.http.api_version),
+            ("MaxHeaderBytes", old.http.header_bytes_max != new.http.header_bytes_max),
+            ("ConnectionTimeout", old.http.timeout != new.http.timeout),
+            ("Proxies", old.http.proxies != new.http.proxies),
+            ("HashMode", running.intake.hash_mode != self.intake.hash_mode),
+            (
+                "PrefixPrivateHash",
+                running.intake.prefix_private_hash != self.intake.prefix_private_hash,
+            ),
+            ("Durability and other keys of the journal", running.journal != self.journal),
+            ("Notify", running.backends != self.backends),
+            ("LogFilter and LogFormat", running.log != self.log),
+        ];
+        let waiting =
+            kept.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
+        let config = Self {
+            server: ServerConfig {
+                http: HttpConfig {
+                    api_version: old.http.api_version,
+                    header_bytes_max: old.http.header_bytes_max,
+                    timeout: old.http.timeout,
+                    proxies: old.http.proxies.clone(),
+                    ..self.server.http
+                },
+                ..running.server.clone()
+            },
+            intake: IntakeConfig {
+                keys_directory: running.intake.keys_directory.clone(),
+                hash_mode: running.intake.hash_mode,
+                prefix_private_hash: running.intake.prefix_private_hash.clone(),
+                ..self.intake
+            },
+            ..running.clone()
+        };
+        (config, waiting)
     }
 
     /// Reads `text` as if it stood in a file in `folder`.

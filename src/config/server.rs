@@ -52,6 +52,10 @@ pub struct HttpConfig {
     pub payments_from: KeyKind,
     /// `ProxyUrl` and `Proxies`: requests that go to servers behind us.
     pub proxies: Vec<ProxyConfig>,
+    /// How much one client may ask for.
+    pub limits: LimitsConfig,
+    /// What a WebSocket may send.
+    pub websocket: WebSocketConfig,
 }
 
 impl Default for HttpConfig {
@@ -70,6 +74,65 @@ impl Default for HttpConfig {
             keys: Vec::new(),
             payments_from: KeyKind::Server,
             proxies: Vec::new(),
+            limits: LimitsConfig::default(),
+            websocket: WebSocketConfig::default(),
+        }
+    }
+}
+
+/// How much one client may ask for; 0 is off, and everything is off by default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// `RateLimitPerDay`: requests of one address in a day of UTC, over event routes and `/api/`.
+    pub address_per_day: u32,
+    /// `RateLimitPerSecond`: requests of one address in a second, lastingly.
+    pub address_per_second: u32,
+    /// `RateLimitKeyPerSecond`: the same for the key of a server, whose address then does not count.
+    pub key_per_second: u32,
+    /// `RateLimitBurst`: requests at once, after a pause. Default: ten seconds' worth.
+    pub burst: Option<u32>,
+    /// `RateLimitDryRun`: nothing is refused, only counted.
+    pub dry_run: bool,
+    /// `RateLimitAddresses`: addresses that are told apart at one time. Default 65,536 (1 MiB for
+    /// each limit that is on).
+    pub addresses_max: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            address_per_day: 0,
+            address_per_second: 0,
+            key_per_second: 0,
+            burst: None,
+            dry_run: false,
+            addresses_max: 65_536,
+        }
+    }
+}
+
+/// What a WebSocket may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebSocketConfig {
+    /// `WebSocketFrameBytes`: one frame, or one message of several, as sent. Default 1 MiB.
+    pub frame_bytes_max: usize,
+    /// `WebSocketFramesPerSecond`: above it a connection is read more slowly; 0 is off.
+    /// Default 1,000.
+    pub frames_per_second: u32,
+    /// `WebSocketEventsPerSecond`: the same for the events in the frames. Default 10,000.
+    pub events_per_second: u32,
+    /// `WebSocketIdle`: without a sign of life for so long, a connection is closed. The server asks
+    /// for one by a ping after a third of it. Default 60 s.
+    pub idle: Duration,
+}
+
+impl Default for WebSocketConfig {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 1 << 20,
+            frames_per_second: 1_000,
+            events_per_second: 10_000,
+            idle: Duration::from_secs(60),
         }
     }
 }

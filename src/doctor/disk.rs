@@ -33,7 +33,7 @@ pub(super) fn look(folder: &Path) -> Vec<Finding> {
         return found.found;
     }
     match syncs(&folder.join(".doctor")) {
-        Ok(took) => judge(&mut found, took),
+        Ok(took) => judge(&mut found, &took),
         Err(error) => found.add(
             Level::Failure,
             format!("{} cannot be written: {error}", folder.display()),
@@ -81,7 +81,7 @@ fn measure(path: &Path) -> io::Result<Vec<Duration>> {
     Ok(took)
 }
 
-fn judge(found: &mut Findings, took: Vec<Duration>) {
+fn judge(found: &mut Findings, took: &[Duration]) {
     let median = took.get(took.len() / 2).copied().unwrap_or_default();
     let worst = took.last().copied().unwrap_or_default();
     let what = format!("a sync takes {median:.1?}, {worst:.1?} at worst");
@@ -122,7 +122,7 @@ mod tests {
             (Duration::from_millis(30), Level::Warning),
         ] {
             let mut found = Findings::about("disk");
-            judge(&mut found, vec![median; 3]);
+            judge(&mut found, &[median; 3]);
             assert_eq!(found.found[0].level, expect, "{median:?}");
         }
     }

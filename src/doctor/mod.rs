@@ -158,7 +158,8 @@ fn server(health: &Value) -> Vec<Finding> {
     let percent = used.zip(max).and_then(|(used, max)| (used * 100).checked_div(max)).unwrap_or(0);
     if journal["healthy"] == false {
         let why = journal["last_error"].as_str().unwrap_or("no reason given").to_owned();
-        let advice = "events are answered with 503 until this is mended: make room, or replace the disk";
+        let advice =
+            "events are answered with 503 until this is mended: make room, or replace the disk";
         found.add(Level::Failure, format!("the journal takes no events: {why}"), advice);
     } else if percent >= JOURNAL_PERCENT_MAX {
         found.add(
@@ -209,9 +210,9 @@ fn certificates(health: &Value, now: chrono::DateTime<chrono::Utc>) -> Vec<Findi
     let mut found = Findings::about("certificates");
     let tls = &health["tls"];
     for certificate in tls["certificates"].as_array().into_iter().flatten() {
-        let names: Vec<&str> = certificate["names"].as_array().map_or_else(Vec::new, |names| {
-            names.iter().filter_map(Value::as_str).collect()
-        });
+        let names: Vec<&str> = certificate["names"]
+            .as_array()
+            .map_or_else(Vec::new, |names| names.iter().filter_map(Value::as_str).collect());
         let source = certificate["source"].as_str().unwrap_or("?");
         let what = format!("{source} for {}", names.join(", "));
         let ends = certificate["expires_at"].as_str();
@@ -273,7 +274,9 @@ fn cookies(domains: &[String]) -> Vec<Finding> {
     for domain in domains {
         let host = domain.trim_start_matches("*.").trim_start_matches('.');
         match cookie_domain(host) {
-            Some(shared) => found.good(format!("a visitor of {domain} is known on all of {shared}")),
+            Some(shared) => {
+                found.good(format!("a visitor of {domain} is known on all of {shared}"));
+            }
             None if psl::suffix_str(host) == Some(host) && host.contains('.') => found.add(
                 Level::Failure,
                 format!("{domain} is a public suffix: browsers take no cookie for it"),
@@ -297,9 +300,7 @@ mod tests {
 
     #[test]
     fn a_store_that_is_down_is_a_failure_and_one_that_lags_is_a_warning() {
-        let sink = |state: &str, lag: u64| {
-            json!({"name": "x", "state": state, "lag_events": lag, "guarantee": "exactly once"})
-        };
+        let sink = |state: &str, lag: u64| json!({"name": "x", "state": state, "lag_events": lag, "guarantee": "exactly once"});
         let health = json!({"sinks": [sink("up", 3), sink("up", 100_001), sink("down", 0)]});
         assert_eq!(levels(&stores(&health)), [Level::Good, Level::Warning, Level::Failure]);
     }

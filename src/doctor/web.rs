@@ -42,7 +42,9 @@ pub(super) async fn cors(config: &Config) -> Vec<Finding> {
     let listed = config.server.http.allow_origins.iter().filter(|origin| *origin != "*");
     for origin in listed {
         match preflight(address, config.server.http.api_version, origin).await {
-            Ok(headers) if headers.get("access-control-allow-origin").is_some_and(|o| o == origin) => {
+            Ok(headers)
+                if headers.get("access-control-allow-origin").is_some_and(|o| o == origin) =>
+            {
                 found.good(format!("pages of {origin} may post, with cookies"));
             }
             Ok(_) => found.add(

@@ -37,9 +37,9 @@ pub(super) struct Gathered {
 /// Above a bound, too slow, broken off, an unknown encoding, or too many bodies at once.
 pub(super) async fn read(shared: &Shared, parts: &Parts, body: Body) -> Result<Gathered, ApiError> {
     let http = &shared.app.http;
-    let mut share = Share { taken: 0, all: Arc::clone(&shared.bodies) };
+    let share = Share::of(&shared.bodies);
     let deadline = Instant::now() + http.timeout;
-    let bytes = gather(body, http.body_bytes_max, deadline, &mut share).await?;
+    let bytes = gather(body, http.body_bytes_max, deadline, &share).await?;
     let Some(encoding) = encoding(&parts.headers)? else {
         return Ok(Gathered { bytes, _share: share });
     };
@@ -58,7 +58,7 @@ async fn gather(
     mut body: Body,
     max: usize,
     deadline: Instant,
-    share: &mut Share,
+    share: &Share,
 ) -> Result<Bytes, ApiError> {
     let promised = body.size_hint();
     if promised.lower() > max as u64 {
@@ -145,29 +145,67 @@ fn undecodable(error: &io::Error) -> ApiError {
     ApiError::Malformed { field: None, message }
 }
 
+/// Inflates an LZ4 block behind its inflated length, 4 bytes little-endian (contract §1.6): the form of
+/// `compress_prepend_size` in `lz4_flex`. Blocking.
+///
+/// # Errors
+/// [`ApiError::TooLarge`] when it declares more than `max` bytes, before anything is allocated;
+/// [`ApiError::Malformed`] when it is no such block or another length comes out.
+pub fn inflate_block(bytes: &[u8], max: usize) -> Result<Bytes, ApiError> {
+    let malformed = |message: String| ApiError::Malformed { field: None, message };
+    let (declared, block) = lz4_flex::block::uncompressed_size(bytes)
+        .map_err(|_| malformed("a binary frame begins with the length of what it holds".into()))?;
+    if declared > max {
+        return Err(ApiError::TooLarge(format!("the frame inflates to more than {max} bytes")));
+    }
+    let inflated = lz4_flex::block::decompress(block, declared)
+        .map_err(|error| malformed(format!("the LZ4 block cannot be read: {error}")))?;
+    if inflated.len() != declared {
+        let (found, message) = (inflated.len(), "bytes come out of the LZ4 block, declared were");
+        return Err(malformed(format!("{found} {message} {declared}")));
+    }
+    Ok(inflated.into())
+}
+
 /// A part of [`GATHERED_BYTES_MAX`], given back when dropped.
-struct Share {
-    taken: usize,
+pub(super) struct Share {
+    taken: AtomicUsize,
     all: Arc<AtomicUsize>,
 }
 
 impl Share {
-    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
+    /// Nothing yet.
+    pub(super) fn of(all: &Arc<AtomicUsize>) -> Self {
+        Self { taken: AtomicUsize::new(0), all: Arc::clone(all) }
+    }
+
+    /// Counts `bytes` more; they are counted even when they are too many.
+    ///
+    /// # Errors
+    /// [`ApiError::Busy`] above the bound.
+    pub(super) fn take(&self, bytes: usize) -> Result<(), ApiError> {
         let before = self.all.fetch_add(bytes, Ordering::Relaxed);
-        self.taken += bytes;
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes > GATHERED_BYTES_MAX { Err(ApiError::Busy) } else { Ok(()) }
     }
 
-    fn release(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.taken);
-        self.taken -= bytes;
-        self.all.fetch_sub(bytes, Ordering::Relaxed);
+    /// Gives back `bytes`, or what is left of the share.
+    pub(super) fn release(&self, bytes: usize) {
+        let take = |taken: usize| Some(taken.saturating_sub(bytes));
+        let held = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        let held = held.unwrap_or_else(|held| held);
+        self.all.fetch_sub(held.min(bytes), Ordering::Relaxed);
+    }
+
+    /// Bytes of the share.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.release(self.taken);
+        self.release(usize::MAX);
     }
 }
 
@@ -208,9 +246,9 @@ mod tests {
 
     async fn gathered(body: Body, max: usize) -> (Result<Bytes, ApiError>, usize) {
         let all = Arc::new(AtomicUsize::new(0));
-        let mut share = Share { taken: 0, all: Arc::clone(&all) };
+        let share = Share::of(&all);
         let deadline = Instant::now() + LIMIT;
-        let outcome = gather(body, max, deadline, &mut share).await;
+        let outcome = gather(body, max, deadline, &share).await;
         let held = all.load(Ordering::Relaxed);
         drop(share);
         assert_eq!(all.load(Ordering::Relaxed), 0, "the share is given back");
@@ -246,7 +284,7 @@ mod tests {
     #[test]
     fn too_many_bytes_of_all_bodies_are_refused_and_given_back() {
         let all = Arc::new(AtomicUsize::new(GATHERED_BYTES_MAX - 10));
-        let mut share = Share { taken: 0, all: Arc::clone(&all) };
+        let share = Share::of(&all);
         share.take(10).unwrap();
         assert!(matches!(share.take(1), Err(ApiError::Busy)));
         drop(share);

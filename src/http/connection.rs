@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::header;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -29,6 +29,8 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::facts::Caller;
+use super::lease::Lease;
+use super::swap::Routes;
 use crate::config::HttpConfig;
 
 /// What a stopping connection without a request gets to say goodbye.
@@ -52,6 +54,15 @@ pub(super) struct Stop {
     pub(super) asked: CancellationToken,
     /// No more time.
     pub(super) deadline: CancellationToken,
+}
+
+/// Who is served on a connection, and by what.
+#[derive(Clone)]
+pub(super) struct Guest {
+    pub(super) caller: Caller,
+    pub(super) routes: Routes,
+    /// In the extensions of a request that wants another protocol; `None` where there is none.
+    pub(super) lease: Option<Lease>,
 }
 
 /// What all connections share.
@@ -87,16 +98,15 @@ impl Connections {
         &self,
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         protocol: Protocol,
-        caller: Caller,
-        router: Router,
+        guest: Guest,
     ) {
         let active = Active::default();
+        let silence = (protocol == Protocol::Http2).then_some(self.timeout);
+        let io = TokioIo::new(Watched::new(io, silence, self.timeout, guest.lease.clone()));
         let service = {
             let active = active.clone();
-            service_fn(move |request| answer(router.clone(), request, caller, active.enter()))
+            service_fn(move |request| answer(guest.clone(), request, active.enter()))
         };
-        let silence = (protocol == Protocol::Http2).then_some(self.timeout);
-        let io = TokioIo::new(Watched::new(io, silence, self.timeout));
         match protocol {
             Protocol::Http1 => {
                 let connection = pin!(self.http1.serve_connection(io, service).with_upgrades());
@@ -108,6 +118,11 @@ impl Connections {
                 self.drive(connection, http2::Connection::graceful_shutdown, &active).await;
             }
         }
+    }
+
+    /// How a connection learns that the server stops.
+    pub(super) fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Resolves when it is too late for a first byte: a request that was already sent when the stop
@@ -146,14 +161,18 @@ impl Connections {
 }
 
 async fn answer(
-    mut router: Router,
+    mut guest: Guest,
     request: hyper::Request<Incoming>,
-    caller: Caller,
     _entered: Entered,
 ) -> Result<Response, Infallible> {
     let mut request: Request = request.map(Body::new);
-    request.extensions_mut().insert(caller);
-    router.call(request).await
+    request.extensions_mut().insert(guest.caller);
+    if request.headers().contains_key(header::UPGRADE)
+        && let Some(lease) = guest.lease.take()
+    {
+        request.extensions_mut().insert(lease);
+    }
+    guest.routes.now().call(request).await
 }
 
 /// Requests in flight on one connection.
@@ -198,11 +217,12 @@ struct Watched<T> {
     io: T,
     reading: Option<Watch>,
     writing: Watch,
+    lease: Option<Lease>,
 }
 
 impl<T> Watched<T> {
-    fn new(io: T, silence: Option<Duration>, stall: Duration) -> Self {
-        Self { io, reading: silence.map(Watch::new), writing: Watch::new(stall) }
+    fn new(io: T, silence: Option<Duration>, stall: Duration, lease: Option<Lease>) -> Self {
+        Self { io, reading: silence.map(Watch::new), writing: Watch::new(stall), lease }
     }
 }
 
@@ -251,7 +271,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buffer.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, buffer);
+        if let Some(lease) = &this.lease {
+            let arrived = buffer.filled().len() - before;
+            lease.arrived(arrived).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        }
         match &mut this.reading {
             Some(watch) => watch.guard(polled, cx),
             None => polled,
@@ -308,7 +333,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_takes_nothing_is_dropped_at_the_limit() {
         let (near, far) = tokio::io::duplex(8);
-        let mut near = Watched::new(near, None, LIMIT);
+        let mut near = Watched::new(near, None, LIMIT, None);
         let started = Instant::now();
         let error = near.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -319,7 +344,7 @@ mod tests {
     #[tokio::test]
     async fn silence_counts_from_the_last_byte() {
         let (near, mut far) = tokio::io::duplex(8);
-        let mut near = Watched::new(near, Some(LIMIT), LIMIT);
+        let mut near = Watched::new(near, Some(LIMIT), LIMIT, None);
         let started = Instant::now();
         let talk = async {
             sleep(LIMIT / 2).await;

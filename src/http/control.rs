@@ -4,6 +4,8 @@
 //! | Request | Body | Answer |
 //! |---|---|---|
 //! | `GET /health` | – | as the public `/health` |
+//! | `GET /proxies` | – | who names clients without being believed |
+//! | `POST /reload` | – | what was taken up, and what needs a restart |
 //! | `POST /query` | `{"sql": …, "rows_max": …}` | the rows: `columns`, `rows`, `truncated` |
 //! | `POST /replay` | what to replay | what was replayed |
 
@@ -20,7 +22,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, post};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -33,9 +35,11 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Connections, Protocol, Stop};
+use super::connection::{Connections, Guest, Protocol, Stop};
 use super::facts::Caller;
+use super::forwarded::Disbelieved;
 use super::state::AppState;
+use super::swap::Routes;
 use super::{answer, ops};
 use crate::backends::{Store, StoreError};
 
@@ -63,6 +67,10 @@ pub struct Handlers {
     pub time_max: Duration,
     /// Puts rows back.
     pub replay: Replay,
+    /// Reads the configuration again.
+    pub reload: Replay,
+    /// Who names clients without being believed, and how often.
+    pub disbelieved: Arc<Disbelieved>,
 }
 
 /// Why there is no socket.
@@ -104,7 +112,7 @@ impl Control {
 
     /// Serves until `stop`, then removes the socket.
     pub async fn serve(self, stop: CancellationToken) {
-        let router = router(self.handlers.clone());
+        let routes = Routes::new(router(self.handlers.clone()));
         let tasks = TaskTracker::new();
         // A query in flight is cut off with the stop: nothing depends on its answer.
         let stop = Stop { asked: stop.clone(), deadline: stop };
@@ -118,9 +126,10 @@ impl Control {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (connections, router) = (connections.clone(), router.clone());
+                    let connections = connections.clone();
+                    let guest = Guest { caller, routes: routes.clone(), lease: None };
                     tasks.spawn(async move {
-                        connections.serve(stream, Protocol::Http1, caller, router).await;
+                        connections.serve(stream, Protocol::Http1, guest).await;
                     });
                 }
                 Err(error) => {
@@ -155,7 +164,9 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
 
 fn router(handlers: Handlers) -> Router {
     Router::new()
-        .route("/health", get(health))
+        .route("/health", any(health))
+        .route("/proxies", any(proxies))
+        .route("/reload", post(reload))
         .route("/query", post(query))
         .route("/replay", post(replay))
         .fallback(ops::not_found)
@@ -164,6 +175,19 @@ fn router(handlers: Handlers) -> Router {
 
 async fn health(State(handlers): State<Arc<Handlers>>) -> Response {
     answer::json(StatusCode::OK, &ops::report(&handlers.app).1)
+}
+
+async fn proxies(State(handlers): State<Arc<Handlers>>) -> Response {
+    answer::json(StatusCode::OK, &handlers.disbelieved.seen())
+}
+
+async fn reload(State(handlers): State<Arc<Handlers>>) -> Result<Response, Failure> {
+    let done = (handlers.reload)(Value::Null).await.map_err(|message| Failure {
+        status: StatusCode::UNPROCESSABLE_ENTITY,
+        code: "refused",
+        message,
+    })?;
+    Ok(answer::json(StatusCode::OK, &done))
 }
 
 #[derive(Deserialize)]

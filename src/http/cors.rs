@@ -12,7 +12,9 @@ const ALLOW_HEADERS: HeaderValue =
 const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET,POST,HEAD,PUT,DELETE");
 const MAX_AGE: HeaderValue = HeaderValue::from_static("1728000");
 /// What a page may read of an answer beyond the usual.
-const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static("X-Ack,Retry-After");
+const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
+    "X-Ack,X-Request-Id,Retry-After,RateLimit-Limit,RateLimit-Remaining,RateLimit-Reset",
+);
 
 /// The configured `AllowOrigins`.
 #[derive(Debug, Clone, Default)]

@@ -12,7 +12,7 @@ use crate::journal::AppendError;
 
 /// Seconds after which a refused sender should try again. Short: a full queue drains in
 /// milliseconds, and an outage only costs the sender another small request.
-pub(super) const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+pub(super) const RETRY_SECONDS: u64 = 1;
 
 /// Why a request has no ordinary answer.
 #[derive(Debug, Error)]
@@ -57,6 +57,9 @@ pub enum ApiError {
     /// There is nothing here.
     #[error("nothing is served at this path")]
     NotFound,
+    /// Another method is asked for here.
+    #[error("only {0} is answered here")]
+    Method(&'static str),
     /// The sender asked for more than it may in this time: try again later.
     #[error("{message}")]
     Limited {
@@ -122,6 +125,7 @@ impl ApiError {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Unknown(_) | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_)
             | Self::Connections
@@ -147,6 +151,7 @@ impl ApiError {
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::Unknown(_) | Self::NotFound => "not_found",
+            Self::Method(_) => "method_not_allowed",
             Self::Limited { .. } => "rate_limited",
             Self::Unavailable(_) => "unavailable",
             Self::Connections => "too_many_connections",
@@ -172,31 +177,36 @@ impl ApiError {
         Detail { code, message, field }
     }
 
-    /// Not the sender's fault: the same request may succeed later.
+    /// The same request may succeed later.
     pub fn is_retry(&self) -> bool {
-        matches!(
-            self,
-            Self::Connections | Self::Busy | Self::Full | Self::Failed | Self::UpstreamBusy
-        )
+        self.retry_seconds().is_some()
+    }
+
+    /// Seconds after which a second attempt may succeed, if one may.
+    pub(super) fn retry_seconds(&self) -> Option<u64> {
+        match self {
+            Self::Limited { retry_seconds, .. } => Some(*retry_seconds),
+            Self::Connections | Self::Busy | Self::Full | Self::Failed | Self::UpstreamBusy => {
+                Some(RETRY_SECONDS)
+            }
+            _ => None,
+        }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let retry = self.is_retry();
-        let retry_seconds = match &self {
-            Self::Limited { retry_seconds, .. } => Some(*retry_seconds),
-            _ => None,
-        };
+        let retry = self.retry_seconds();
+        let allow = if let Self::Method(methods) = self { Some(methods) } else { None };
         let unauthorized = matches!(self, Self::Unauthorized(_));
         // The body was not read to its end; what still comes must not be read as a request.
         let close = matches!(self, Self::Timeout | Self::TooLarge(_) | Self::Connections);
         let mut response = answer::json(self.status(), &Answer { error: self.detail() });
-        if retry {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_SECONDS);
+        if let Some(retry) = retry {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
         }
-        if let Some(seconds) = retry_seconds {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        if let Some(methods) = allow {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
         }
         if unauthorized {
             let scheme = HeaderValue::from_static("Bearer");

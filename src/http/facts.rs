@@ -54,6 +54,7 @@ impl Caller {
 /// not become believable by coming through ours.
 pub(super) fn read(shared: &Shared, parts: &Parts, route: &'static str) -> RequestFacts {
     let caller = Caller::of(parts);
+    shared.app.disbelieved.note(&shared.trusted, caller.peer, &parts.headers);
     let ip = shared.trusted.client(caller.peer, &parts.headers);
     let mut facts = RequestFacts {
         received_at: shared.app.clock.wall(),
@@ -73,6 +74,7 @@ pub(super) fn read(shared: &Shared, parts: &Parts, route: &'static str) -> Reque
         referer: None,
         user: None,
         cookies: cookie::parse(parts.headers.get_all(header::COOKIE).iter()),
+        greeted: None,
         gpc: false,
         dnt: false,
         hints: std::collections::BTreeMap::new(),

@@ -15,10 +15,14 @@
 //! writer is trusted and stops at the first address that is not, or at `unknown`, an obfuscated name
 //! or text that is no address; the last address reached is the client's.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use axum::http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
+use serde_json::{Value, json};
 
 use crate::config::TrustedProxy;
 
@@ -127,6 +131,37 @@ impl Trusted {
             }
         }
         nearest
+    }
+}
+
+/// Peers that name clients without being believed, so that an operator learns of a proxy that is
+/// missing in `TrustedProxies`.
+#[derive(Debug, Default)]
+pub struct Disbelieved(Mutex<BTreeMap<IpAddr, u64>>);
+
+/// Peers that are told apart; anybody may send such headers, so there is a bound.
+const PEERS_MAX: usize = 32;
+
+impl Disbelieved {
+    /// Counts a request of `peer` if it names a client and `trusted` does not believe it.
+    pub(super) fn note(&self, trusted: &Trusted, peer: IpAddr, headers: &HeaderMap) {
+        let claims = [X_FORWARDED_FOR, header::FORWARDED, X_REAL_IP, CF_CONNECTING_IP];
+        if !claims.iter().any(|name| headers.contains_key(name)) || trusted.contains(peer) {
+            return;
+        }
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = peers.len() < PEERS_MAX;
+        match peers.entry(peer.to_canonical()) {
+            Entry::Occupied(mut seen) => *seen.get_mut() += 1,
+            Entry::Vacant(new) if has_room => drop(new.insert(1)),
+            Entry::Vacant(_) => {}
+        }
+    }
+
+    /// Each with its number of requests.
+    pub(super) fn seen(&self) -> Value {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().map(|(peer, requests)| json!({"peer": peer, "requests": requests})).collect()
     }
 }
 

@@ -16,30 +16,39 @@ mod cors;
 mod error;
 mod facts;
 pub mod forwarded;
+mod frame;
 mod keys;
 mod layers;
+mod lease;
+mod limits;
 mod ops;
 mod privacy;
 pub mod proxy;
+mod quota;
 mod server;
 mod state;
+mod swap;
 mod tls;
 mod to_https;
 mod track;
+mod websocket;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{MethodRouter, any};
 
-pub use body::{Encoding, inflate};
+pub use body::{Encoding, inflate, inflate_block};
 pub use certificate::TlsError;
 pub use control::{Control, Handlers, Replay};
 pub use error::ApiError;
 pub use facts::Caller;
+pub use forwarded::Disbelieved;
+pub use frame::{Frame, payload};
 pub use proxy::Proxies;
 pub use server::{Server, ServerError};
 pub use state::{AppState, HealthSource, Reading};
+pub use swap::Reload;
 pub use tls::{CertificateFact, Certificates, TlsHealth};
 
 use state::Shared;
@@ -55,6 +64,7 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .merge(subtree(&native("tr"), || any(track::tr)))
         .merge(subtree(&native("str"), || any(track::str)))
         .merge(subtree(&native("img"), || any(track::img)))
+        .merge(subtree(&native("ws"), || any(websocket::ws)))
         .merge(subtree(&native("ltv"), || any(track::ltv)))
         .merge(subtree(&native("ppi"), || any(privacy::unknown)))
         .merge(exact(&native("ppi/agree"), || any(privacy::agree)))

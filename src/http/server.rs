@@ -1,6 +1,6 @@
 //! Listeners, the bound on connections, and a stop that loses no answer.
 //!
-//! A connection holds a permit until it ends, however it ends. One that finds none is told so: a few
+//! A connection holds a permit until it ends, however it ends and whoever serves it then (`lease.rs`). One that finds none is told so: a few
 //! at a time are served by a router that only says 503, and beyond those the connection is closed.
 
 use std::io;
@@ -10,21 +10,22 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::IntoResponse;
-use prometheus::IntGauge;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::certificate::TlsError;
-use super::connection::{Connections, Protocol, Stop};
+use super::connection::{Connections, Guest, Protocol, Stop};
 use super::error::ApiError;
 use super::facts::Caller;
+use super::lease::Lease;
 use super::proxy::Proxies;
 use super::state::{AppState, Shared};
+use super::swap::{Reload, Routes};
 use super::tls::Certificates;
 use super::{tls, to_https};
 use crate::config::ServerConfig;
@@ -67,18 +68,19 @@ pub struct Server {
     front: Front,
     certificates: Option<Arc<Certificates>>,
     proxies: Arc<Proxies>,
+    reload: Reload,
 }
 
 struct Listener {
     socket: TcpListener,
     tls: Option<TlsAcceptor>,
-    router: Router,
+    routes: Routes,
 }
 
 /// What a new connection meets.
 #[derive(Clone)]
 struct Front {
-    refusing: Router,
+    refusing: Routes,
     permits: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     http: Arc<crate::config::HttpConfig>,
@@ -93,35 +95,50 @@ impl Server {
     /// See [`ServerError`].
     pub fn bind(config: &ServerConfig, state: AppState) -> Result<Self, ServerError> {
         let shared = Arc::new(Shared::new(state.clone()));
-        let router = super::routes(&shared);
+        let site = Routes::new(super::routes(&shared));
         let mut listeners = Vec::new();
-        let (mut http, mut https, mut redirect) = (None, None, None);
+        let (mut http, mut https, mut redirect, mut sent_on) = (None, None, None, None);
         if let Some(address) = config.listen_http {
             let socket = listen(address)?;
             http = socket.local_addr().ok();
-            listeners.push(Listener { socket, tls: None, router: router.clone() });
+            listeners.push(Listener { socket, tls: None, routes: site.clone() });
         }
         if let (Some(address), Some(certificates)) = (config.listen_https, &state.certificates) {
             let tls = Some(certificates.acceptor()?);
             let socket = listen(address)?;
             https = socket.local_addr().ok();
-            listeners.push(Listener { socket, tls, router });
+            listeners.push(Listener { socket, tls, routes: site.clone() });
         }
         if let (Some(address), Some(host)) = (config.listen_redirect, &config.public_host) {
             let socket = listen(address)?;
             redirect = socket.local_addr().ok();
-            listeners.push(Listener { socket, tls: None, router: to_https::routes(&shared, host) });
+            let routes = Routes::new(to_https::routes(&shared, host));
+            sent_on = Some((routes.clone(), host.clone()));
+            listeners.push(Listener { socket, tls: None, routes });
         }
         let front = Front {
             permits: Arc::new(Semaphore::new(config.http.connections_max)),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             http: Arc::new(config.http.clone()),
             metrics: Arc::clone(&state.metrics),
-            refusing: Router::new().fallback(|| async { ApiError::Connections.into_response() }),
+            refusing: Routes::new(
+                Router::new().fallback(|| async { ApiError::Connections.into_response() }),
+            ),
         };
+        let reload = Reload::new(shared, site, sent_on, Arc::clone(&front.permits));
         let stop_deadline = config.stop_deadline;
         let (certificates, proxies) = (state.certificates, state.proxies);
-        Ok(Self { listeners, http, https, redirect, stop_deadline, front, certificates, proxies })
+        Ok(Self {
+            listeners,
+            http,
+            https,
+            redirect,
+            stop_deadline,
+            front,
+            certificates,
+            proxies,
+            reload,
+        })
     }
 
     /// Where plain HTTP is served; the real port when 0 was configured.
@@ -137,6 +154,11 @@ impl Server {
     /// Where people are only sent on to HTTPS.
     pub fn redirect_address(&self) -> Option<SocketAddr> {
         self.redirect
+    }
+
+    /// Gives it new settings while it serves.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Serves until `stop`, then closes the listeners, lets requests in flight finish until the
@@ -227,19 +249,21 @@ impl Front {
         let connections = connections.clone();
         let time_max = self.http.timeout;
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            let open = Open::new(permit, &self.metrics);
-            let router = listener.router.clone();
+            let gauge = self.metrics.connections.clone();
+            let lease = Lease::new(permit, tasks.token(), gauge, connections.stop().clone());
+            let routes = listener.routes.clone();
             tasks.spawn(async move {
-                serve(stream, caller, tls, &connections, router, time_max).await;
-                drop(open);
+                let guest = Guest { caller, routes, lease: Some(lease) };
+                serve(stream, tls, &connections, guest, time_max).await;
             });
             return;
         }
         self.metrics.connections_refused.inc();
         if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
-            let router = self.refusing.clone();
+            let routes = self.refusing.clone();
             tasks.spawn(async move {
-                let refusing = serve(stream, caller, tls, &connections, router, time_max);
+                let guest = Guest { caller, routes, lease: None };
+                let refusing = serve(stream, tls, &connections, guest, time_max);
                 let _: Result<(), _> = timeout(REFUSAL_TIME_MAX, refusing).await;
                 drop(permit);
             });
@@ -247,33 +271,12 @@ impl Front {
     }
 }
 
-/// An open connection: a permit and a count, both given back when dropped.
-struct Open {
-    _permit: OwnedSemaphorePermit,
-    gauge: IntGauge,
-}
-
-impl Open {
-    fn new(permit: OwnedSemaphorePermit, metrics: &Metrics) -> Self {
-        let gauge = metrics.connections.clone();
-        gauge.inc();
-        Self { _permit: permit, gauge }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.gauge.dec();
-    }
-}
-
 /// From the first byte to the last. Who says nothing in time is dropped.
 async fn serve(
     stream: TcpStream,
-    caller: Caller,
     tls: Option<TlsAcceptor>,
     connections: &Connections,
-    router: Router,
+    guest: Guest,
     time_max: Duration,
 ) {
     // Without it a small answer could wait for the acknowledgement of the one before.
@@ -297,10 +300,10 @@ async fn serve(
         Ok(Ok((Wire::Tls(stream), _)))
             if stream.get_ref().1.alpn_protocol() == Some(tls::CHALLENGE_PROTOCOL) => {}
         Ok(Ok((Wire::Plain(stream), protocol))) => {
-            connections.serve(stream, protocol, caller, router).await;
+            connections.serve(stream, protocol, guest).await;
         }
         Ok(Ok((Wire::Tls(stream), protocol))) => {
-            connections.serve(stream, protocol, caller, router).await;
+            connections.serve(stream, protocol, guest).await;
         }
         // The peer speaks no TLS, went away or was too slow: its own affair.
         Ok(Err(error)) => tracing::debug!(%error, "connection ended before a request"),

@@ -9,8 +9,9 @@ use tokio::sync::Semaphore;
 use super::certificate::TlsError;
 use super::cors::Origins;
 use super::error::ApiError;
-use super::forwarded::Trusted;
+use super::forwarded::{Disbelieved, Trusted};
 use super::keys::Keys;
+use super::limits::Limits;
 use super::privacy::Lookups;
 use super::proxy::Proxies;
 use super::tls::Certificates;
@@ -55,6 +56,8 @@ pub struct AppState {
     pub certificates: Option<Arc<Certificates>>,
     /// Servers behind us.
     pub proxies: Arc<Proxies>,
+    /// Who names clients without being believed.
+    pub disbelieved: Arc<Disbelieved>,
 }
 
 impl AppState {
@@ -94,9 +97,10 @@ pub(super) struct Shared {
     pub(super) keys: Keys,
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
+    pub(super) limits: Arc<Limits>,
     /// Look-ups of addresses that are not the caller's own.
     pub(super) lookups: Lookups,
-    heavy: Semaphore,
+    heavy: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -107,10 +111,27 @@ impl Shared {
             trusted: Trusted::new(&app.http.trusted_proxies),
             keys: Keys::new(&app.http.keys),
             bodies: Arc::default(),
+            limits: Arc::new(Limits::new(
+                &app.http.limits,
+                Arc::clone(&app.clock),
+                Arc::clone(&app.metrics),
+            )),
             lookups: Lookups::default(),
-            heavy: Semaphore::new(cores),
+            heavy: Arc::new(Semaphore::new(cores)),
             app,
         }
+    }
+
+    /// What requests meet after a change of settings: what is in flight goes on being counted.
+    pub(super) fn successor(&self, app: AppState) -> Self {
+        let mut next = Self::new(app);
+        next.bodies = Arc::clone(&self.bodies);
+        next.heavy = Arc::clone(&self.heavy);
+        // Changed limits begin to count anew; others go on.
+        if next.app.http.limits == self.app.http.limits {
+            next.limits = Arc::clone(&self.limits);
+        }
+        next
     }
 
     /// Runs what would hold a worker for longer than about a millisecond on a thread for blocking

@@ -28,8 +28,10 @@ use crate::journal::Pending;
 
 const ACK: HeaderName = HeaderName::from_static("x-ack");
 const PIXEL: &str = "img";
+/// Routes whose sender may never hear what became of a body.
+const UNTOLD: [&str; 2] = [PIXEL, super::websocket::ROUTE];
 /// Above these a request is worked off beside the workers, which must stay free for others.
-const INLINE_BYTES_MAX: usize = 64 << 10;
+pub(super) const INLINE_BYTES_MAX: usize = 64 << 10;
 const INLINE_EVENTS_MAX: usize = 256;
 
 /// `tr`: an event of the visitor's own client; the answer is empty.
@@ -90,7 +92,7 @@ pub(super) struct Recorded {
     outcome: Outcome,
 }
 
-enum Outcome {
+pub(super) enum Outcome {
     /// The method records nothing.
     Nothing,
     One(Taken),
@@ -98,14 +100,14 @@ enum Outcome {
 }
 
 /// An event on its way to the journal; nothing is pending for one that privacy policy drops.
-struct Taken {
+pub(super) struct Taken {
     id: EventId,
-    pending: Option<Pending>,
+    pub(super) pending: Option<Pending>,
     cookie: Option<VisitorCookie>,
 }
 
 /// One event of a batch.
-struct Item {
+pub(super) struct Item {
     /// Its own id, or the caller's where it was refused and named one.
     id: Option<String>,
     taken: Result<Taken, ApiError>,
@@ -132,17 +134,15 @@ pub(super) async fn record(
         facts: Arc::clone(&facts),
         origin: route.origin,
         fact: route.fact,
-        // `/tr/vN/route/` and then the rest, `//` included.
         rest: match route.fact {
             Fact::Agreement => String::new(),
-            Fact::Track | Fact::Payment => {
-                parts.uri.path().splitn(5, '/').nth(4).unwrap_or_default().to_owned()
-            }
+            Fact::Track | Fact::Payment => rest(parts.uri.path()),
         },
+        query: None,
     };
     let outcome = match parts.method {
-        Method::GET => taker.query(parts.uri.query()).map(Outcome::One)?,
-        Method::PUT => taker.query(None).map(Outcome::One)?,
+        Method::GET => taker.bodiless(parts.uri.query()).map(Outcome::One)?,
+        Method::PUT => taker.bodiless(None).map(Outcome::One)?,
         Method::POST => match body::read(shared, &parts, body).await {
             Ok(body) => {
                 let form = batch::form(&parts.headers, &body.bytes);
@@ -155,23 +155,28 @@ pub(super) async fn record(
     Ok(Recorded { parts, facts, outcome })
 }
 
-/// Turns what one request said into events.
-struct Taker {
-    shared: Arc<Shared>,
-    facts: Arc<RequestFacts>,
-    origin: Origin,
-    fact: Fact,
-    rest: String,
+/// Turns what one request, or one frame, said into events.
+#[derive(Clone)]
+pub(super) struct Taker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) facts: Arc<RequestFacts>,
+    pub(super) origin: Origin,
+    /// What the hits become.
+    pub(super) fact: Fact,
+    /// The path behind the route.
+    pub(super) rest: String,
+    /// What every event of a body is merged with: the query of a frame's handshake.
+    pub(super) query: Option<String>,
 }
 
 impl Taker {
     /// The event of a request without a body.
-    fn query(&self, query: Option<&str>) -> Result<Taken, ApiError> {
+    fn bodiless(&self, query: Option<&str>) -> Result<Taken, ApiError> {
         self.take(query, None, self.rest.len() + query.map_or(0, str::len))
     }
 
     /// The events of a body, beside the workers when there is much to do.
-    async fn body(self, form: Form, body: Bytes) -> Result<Outcome, ApiError> {
+    pub(super) async fn body(self, form: Form, body: Bytes) -> Result<Outcome, ApiError> {
         let shared = Arc::clone(&self.shared);
         let is_batch = matches!(form, Form::Array | Form::Lines);
         if body.len() > INLINE_BYTES_MAX {
@@ -193,9 +198,9 @@ impl Taker {
                 let message = "the body is empty: who agreed to what?".to_owned();
                 Err(self.unread(ApiError::Malformed { field: None, message }, body))
             }
-            Form::Empty => self.take(None, None, self.rest.len()).map(Outcome::One),
+            Form::Empty => self.bodiless(self.query.as_deref()).map(Outcome::One),
             Form::Single => match self.parse(body) {
-                Ok(fields) => self.take(None, Some(fields), body.len()).map(Outcome::One),
+                Ok(fields) => self.with_body(fields, body.len()).map(Outcome::One),
                 Err(error) => Err(self.unread(error, body)),
             },
             Form::Array | Form::Lines => Ok(self.many(&self.split(form, body)?)),
@@ -216,7 +221,7 @@ impl Taker {
         match self.parse(item) {
             Ok(fields) => {
                 let named = fields.get("eid").and_then(Value::as_str).map(str::to_owned);
-                let taken = self.take(None, Some(fields), item.len());
+                let taken = self.with_body(fields, item.len());
                 Item { id: taken.as_ref().map_or(named, |taken| Some(taken.id.to_string())), taken }
             }
             Err(error) => {
@@ -243,16 +248,17 @@ impl Taker {
         }
     }
 
+    fn with_body(&self, fields: Map<String, Value>, length: usize) -> Result<Taken, ApiError> {
+        self.take(self.query.as_deref(), Some(fields), length)
+    }
+
     fn take(
         &self,
         query: Option<&str>,
         body: Option<Map<String, Value>>,
         length: usize,
     ) -> Result<Taken, ApiError> {
-        let ignore = self.shared.app.reading.ignore_query_key.as_deref();
-        let fields = intake::fields(&self.facts, &self.rest, query, body, ignore);
-        let hit = Hit { origin: self.origin, facts: Arc::clone(&self.facts), fields, length };
-        match self.shared.app.intake.accept_as(self.fact, hit) {
+        match self.shared.app.intake.accept_as(self.fact, self.hit(query, body, length)) {
             Ok(Receipt { id, pending, cookie }) => Ok(Taken { id, pending: Some(pending), cookie }),
             // Not stored because its sender wished so; that is no failure.
             Err(IntakeError::Private) => {
@@ -262,10 +268,22 @@ impl Taker {
         }
     }
 
-    /// A body that held no event. A pixel's sender cannot be told, so it is set aside; any other is
+    /// What a request says, all its sources merged.
+    pub(super) fn hit(
+        &self,
+        query: Option<&str>,
+        body: Option<Map<String, Value>>,
+        length: usize,
+    ) -> Hit {
+        let ignore = self.shared.app.reading.ignore_query_key.as_deref();
+        let fields = intake::fields(&self.facts, &self.rest, query, body, ignore);
+        Hit { origin: self.origin, facts: Arc::clone(&self.facts), fields, length }
+    }
+
+    /// A body that held no event. Where the sender cannot be told it is set aside; any other is
     /// told, and it is counted.
-    fn unread(&self, error: ApiError, body: &[u8]) -> ApiError {
-        if self.facts.route == PIXEL && matches!(error, ApiError::Malformed { .. }) {
+    pub(super) fn unread(&self, error: ApiError, body: &[u8]) -> ApiError {
+        if UNTOLD.contains(&self.facts.route) && matches!(error, ApiError::Malformed { .. }) {
             self.set_aside(&error, body);
             return error;
         }
@@ -288,7 +306,7 @@ impl Taker {
 
 impl Taken {
     /// Waits until the event is as durable as promised; false when there is nothing to wait for.
-    async fn durable(pending: Option<Pending>) -> Result<bool, ApiError> {
+    pub(super) async fn durable(pending: Option<Pending>) -> Result<bool, ApiError> {
         match pending {
             Some(pending) => Ok(pending.durable().await.map(|_| true)?),
             None => Ok(false),
@@ -322,7 +340,7 @@ impl Recorded {
             },
             Outcome::Many(items) => {
                 let cookie = items.iter().find_map(|item| item.taken.as_ref().ok()?.cookie.clone());
-                let mut response = results(items, ack(shared)).await;
+                let mut response = Results::of(items).await.into_response(ack(shared));
                 if let Some(cookie) = &cookie {
                     cookie::set(response.headers_mut(), cookie, scope);
                 }
@@ -369,7 +387,7 @@ impl Recorded {
 }
 
 /// A picture with the status of an error; what was set aside was taken.
-fn pixel_of(error: ApiError) -> Response {
+pub(super) fn pixel_of(error: ApiError) -> Response {
     if matches!(error, ApiError::Malformed { .. }) {
         return answer::pixel(StatusCode::OK);
     }
@@ -385,9 +403,14 @@ fn pixel_of(error: ApiError) -> Response {
 
 /// The body of a batch's answer.
 #[derive(Serialize)]
-struct Results {
+pub(super) struct Results {
     accepted: usize,
-    results: Vec<ItemResult>,
+    #[serde(rename = "results")]
+    items: Vec<ItemResult>,
+    #[serde(skip)]
+    rejected: usize,
+    #[serde(skip)]
+    retry: usize,
 }
 
 #[derive(Serialize)]
@@ -398,43 +421,58 @@ struct ItemResult {
     error: Option<Detail>,
 }
 
-async fn results(items: Vec<Item>, ack: HeaderValue) -> Response {
-    let (mut accepted, mut rejected, mut retry) = (0, 0, 0);
-    let mut results = Vec::with_capacity(items.len());
-    for Item { id, taken } in items {
-        let outcome = match taken {
-            Ok(taken) => Taken::durable(taken.pending).await,
-            Err(error) => Err(error),
+impl Results {
+    /// Waits until every event of a batch is durable or refused.
+    pub(super) async fn of(items: Vec<Item>) -> Self {
+        let (mut accepted, mut rejected, mut retry) = (0, 0, 0);
+        let mut settled = Vec::with_capacity(items.len());
+        for Item { id, taken } in items {
+            let outcome = match taken {
+                Ok(taken) => Taken::durable(taken.pending).await,
+                Err(error) => Err(error),
+            };
+            let (count, status, error) = match outcome {
+                Ok(_) => (&mut accepted, "stored", None),
+                Err(error) if error.is_retry() => (&mut retry, "retry", Some(error.detail())),
+                Err(error) => (&mut rejected, "rejected", Some(error.detail())),
+            };
+            *count += 1;
+            settled.push(ItemResult { eid: id, status, error });
+        }
+        Self { accepted, items: settled, rejected, retry }
+    }
+
+    /// Every event is stored.
+    pub(super) fn is_whole(&self) -> bool {
+        self.rejected == 0 && self.retry == 0
+    }
+
+    /// Some events may be stored when they are sent again.
+    pub(super) fn is_retry(&self) -> bool {
+        self.retry > 0
+    }
+
+    fn into_response(self, ack: HeaderValue) -> Response {
+        let status = match (self.accepted, self.rejected, self.retry) {
+            (_, 0, 0) => StatusCode::OK,
+            (0, _, 0) => StatusCode::BAD_REQUEST,
+            (0, 0, _) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::MULTI_STATUS,
         };
-        results.push(match outcome {
-            Ok(_) => {
-                accepted += 1;
-                ItemResult { eid: id, status: "stored", error: None }
-            }
-            Err(error) if error.is_retry() => {
-                retry += 1;
-                ItemResult { eid: id, status: "retry", error: Some(error.detail()) }
-            }
-            Err(error) => {
-                rejected += 1;
-                ItemResult { eid: id, status: "rejected", error: Some(error.detail()) }
-            }
-        });
+        let mut response = answer::json(status, &self);
+        if self.accepted > 0 {
+            response.headers_mut().insert(ACK, ack);
+        }
+        if self.is_retry() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+        }
+        response
     }
-    let status = match (accepted, rejected, retry) {
-        (_, 0, 0) => StatusCode::OK,
-        (0, _, 0) => StatusCode::BAD_REQUEST,
-        (0, 0, _) => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::MULTI_STATUS,
-    };
-    let mut response = answer::json(status, &Results { accepted, results });
-    if accepted > 0 {
-        response.headers_mut().insert(ACK, ack);
-    }
-    if retry > 0 {
-        response.headers_mut().insert(header::RETRY_AFTER, RETRY_SECONDS);
-    }
-    response
+}
+
+/// What stands behind `/tr/vN/route/`, `//` included.
+pub(super) fn rest(path: &str) -> String {
+    path.splitn(5, '/').nth(4).unwrap_or_default().to_owned()
 }
 
 fn ack(shared: &Shared) -> HeaderValue {

@@ -87,6 +87,8 @@ pub struct RequestFacts {
     pub user: Option<String>,
     /// Cookies by name; the first of a name wins.
     pub cookies: BTreeMap<String, String>,
+    /// The visitor whom an earlier answer on this connection named, for an event that names none.
+    pub greeted: Option<VisitorId>,
     /// `Sec-GPC: 1`.
     pub gpc: bool,
     /// `DNT: 1`.
@@ -180,6 +182,10 @@ pub enum Refusal {
     TooLarge,
     /// Not from where it may come.
     Forbidden,
+    /// More than its sender may ask for.
+    Limited,
+    /// No memory is left to read it.
+    Busy,
 }
 
 /// What a hit is to become.
@@ -281,7 +287,7 @@ impl Preparer {
         let (event, said) = (&mut draft.event, &draft.said);
         // A payment and an agreement make no visitor.
         let session = event.who.sid;
-        enrich::identity::apply(event, said, &self.keys);
+        enrich::identity::apply(event, said, facts.greeted, &self.keys);
         if fact != Fact::Track && event.who.is_new {
             (event.who.vid, event.who.sid, event.who.is_new) = (None, session, false);
         }
@@ -358,6 +364,18 @@ impl Intake {
         Ok(Self { preparer, journal, metrics, keeps_raw: config.quarantine_raw })
     }
 
+    /// What takes hits after a change of settings; knows what this one knows about agents.
+    ///
+    /// # Errors
+    /// As [`Intake::open`].
+    pub fn successor(&self, config: &IntakeConfig, geo: Arc<GeoDb>) -> anyhow::Result<Self> {
+        let keys =
+            Keys::open(&config.keys_directory, config.hash_mode, &config.prefix_private_hash)?;
+        let preparer = Preparer::new(config, keys, geo, self.preparer.agents.clone())?;
+        let (journal, metrics) = (self.journal.clone(), Arc::clone(&self.metrics));
+        Ok(Self { preparer, journal, metrics, keeps_raw: config.quarantine_raw })
+    }
+
     /// Build, enrich, privacy, encode, append; never waits. Counts the event and its outcome: a
     /// refusal at once, the journal's answer through [`crate::journal::Settle`].
     ///
@@ -372,10 +390,7 @@ impl Intake {
     /// # Errors
     /// See [`IntakeError`].
     pub fn accept_as(&self, fact: Fact, hit: Hit) -> Result<Receipt, IntakeError> {
-        self.metrics.book(|metrics| {
-            metrics.events_received.inc();
-            metrics.events_in_flight.inc();
-        });
+        self.metrics.arrived();
         let accepted = self.preparer.prepare_as(fact, hit).and_then(|prepared| {
             if prepared.is_time_replaced {
                 self.metrics.times_replaced.inc();
@@ -383,7 +398,7 @@ impl Intake {
             let pending = self.append(&prepared.event, settle_event)?;
             Ok(Receipt { id: prepared.event.id, pending, cookie: prepared.cookie })
         });
-        accepted.inspect_err(|error| self.refused(error.label()))
+        accepted.inspect_err(|error| self.metrics.refused(error.label()))
     }
 
     /// Sets malformed input aside (pixel, frame, batch item). `message` must not hold any of it.
@@ -397,10 +412,7 @@ impl Intake {
         message: &str,
         raw: &[u8],
     ) -> Result<Receipt, IntakeError> {
-        self.metrics.book(|metrics| {
-            metrics.events_received.inc();
-            metrics.events_in_flight.inc();
-        });
+        self.metrics.arrived();
         let set_aside = || {
             if self.preparer.policy.forbids(facts) {
                 return Err(IntakeError::Private);
@@ -409,7 +421,7 @@ impl Intake {
             let pending = self.append(&event, settle_quarantine(reason))?;
             Ok(Receipt { id: event.id, pending, cookie: None })
         };
-        set_aside().inspect_err(|error| self.refused(error.label()))
+        set_aside().inspect_err(|error| self.metrics.refused(error.label()))
     }
 
     /// The id that stands for `text` in this installation, as fields are read; `None` where it is
@@ -425,11 +437,16 @@ impl Intake {
             Refusal::Malformed => "malformed",
             Refusal::TooLarge => "too_large",
             Refusal::Forbidden => "forbidden",
+            Refusal::Limited => "rate_limited",
+            Refusal::Busy => "overloaded",
         };
-        self.metrics.book(|metrics| {
-            metrics.events_received.inc();
-            metrics.events_rejected.with_label_values(&[label]).inc();
-        });
+        self.metrics.arrived();
+        self.metrics.refused(label);
+    }
+
+    /// The visitor cookie that an event of this request would set; nothing is stored or counted.
+    pub fn greet(&self, hit: Hit) -> Option<VisitorCookie> {
+        self.preparer.prepare(hit).ok()?.cookie
     }
 
     fn append(&self, event: &Event, settle: Settle) -> Result<Pending, IntakeError> {
@@ -444,13 +461,6 @@ impl Intake {
             AppendError::Failed => IntakeError::Failed,
             AppendError::TooLarge(length) => IntakeError::TooLarge { length, max },
         })
-    }
-
-    fn refused(&self, label: &str) {
-        self.metrics.book(|metrics| {
-            metrics.events_in_flight.dec();
-            metrics.events_rejected.with_label_values(&[label]).inc();
-        });
     }
 
     fn set_aside(&self, facts: &RequestFacts, reason: Reason, message: &str, raw: &[u8]) -> Event {
@@ -520,10 +530,7 @@ fn settle(metrics: &Metrics, outcome: Result<(), &AppendError>, stored: impl Fn(
         Err(AppendError::Failed) => "journal_failed",
         Err(AppendError::TooLarge(_)) => "too_large",
     };
-    metrics.book(|metrics| {
-        metrics.events_in_flight.dec();
-        metrics.events_rejected.with_label_values(&[label]).inc();
-    });
+    metrics.refused(label);
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub(super) fn facts() -> RequestFacts {
         referer: None,
         user: None,
         cookies: BTreeMap::new(),
+        greeted: None,
         gpc: false,
         dnt: false,
         hints: BTreeMap::from([("accept-encoding", "gzip, br".to_owned())]),

@@ -19,16 +19,20 @@ pub type Counter = GenericCounter<AtomicU64>;
 pub type CounterVec = GenericCounterVec<AtomicU64>;
 
 /// Why an event was refused and not stored anywhere; the closed set of the label `reason`.
-pub const REJECT_REASONS: [&str; 8] = [
+pub const REJECT_REASONS: [&str; 9] = [
     "malformed",
     "invalid",
     "too_large",
     "forbidden",
+    "rate_limited",
     "privacy",
     "overloaded",
     "journal_full",
     "journal_failed",
 ];
+
+/// Which limits a client can exceed; the closed set of the label `limit`.
+const LIMITS: [&str; 3] = ["address_rate", "key_rate", "address_day"];
 
 /// Why a sink will never get something; the closed set of the label `reason` of `sink_lost`.
 pub const LOST_REASONS: [&str; 2] = ["refused_quarantine", "missing_range"];
@@ -67,6 +71,17 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections refused because too many were open.
     pub connections_refused: Counter,
+    /// Requests and frames above a limit, by limit and by what became of them: `refused`, or
+    /// `allowed` in a dry run.
+    pub limit_exceeded: CounterVec,
+    /// Clients that took over what another had spent, because the table of clients was full.
+    pub limit_inherited: Counter,
+    /// `WebSocket` connections open now.
+    pub websockets: IntGauge,
+    /// Frames with events.
+    pub websocket_frames: Counter,
+    /// Times a WebSocket was read later because it sent faster than it may.
+    pub websocket_paused: Counter,
     /// Unix seconds at which a certificate ends, by where it comes from.
     pub certificate_end: IntGaugeVec,
     /// Changed certificate files that could not be used.
@@ -191,6 +206,24 @@ impl Metrics {
                 "http_connections_refused_total",
                 "connections refused because too many were open",
             )?,
+            limit_exceeded: counters(
+                r,
+                "limit_exceeded_total",
+                "requests and frames above a limit; allowed means that it was a dry run",
+                &["limit", "outcome"],
+            )?,
+            limit_inherited: counter(
+                r,
+                "limit_inherited_total",
+                "clients that took over what another had spent, as the table was full",
+            )?,
+            websockets: gauge(r, "websocket_connections", "websockets open now")?,
+            websocket_frames: counter(r, "websocket_frames_total", "frames with events")?,
+            websocket_paused: counter(
+                r,
+                "websocket_paused_total",
+                "times a websocket was read later because it sent too fast",
+            )?,
             certificate_end: gauges(
                 r,
                 "tls_certificate_end_timestamp_seconds",
@@ -290,6 +323,11 @@ impl Metrics {
         for reason in REJECT_REASONS {
             metrics.events_rejected.with_label_values(&[reason]);
         }
+        for limit in LIMITS {
+            for outcome in ["refused", "allowed"] {
+                metrics.limit_exceeded.with_label_values(&[limit, outcome]);
+            }
+        }
         for reason in Reason::ALL {
             metrics.quarantined.with_label_values(&[reason.as_str()]);
         }
@@ -313,6 +351,22 @@ impl Metrics {
     pub fn book(&self, change: impl FnOnce(&Self)) {
         let _shared = self.books.read().unwrap_or_else(PoisonError::into_inner);
         change(self);
+    }
+
+    /// Books an event that arrived: it is in flight until its outcome is booked.
+    pub fn arrived(&self) {
+        self.book(|metrics| {
+            metrics.events_received.inc();
+            metrics.events_in_flight.inc();
+        });
+    }
+
+    /// Books the outcome of an event that arrived and was refused, for one of [`REJECT_REASONS`].
+    pub fn refused(&self, reason: &str) {
+        self.book(|metrics| {
+            metrics.events_in_flight.dec();
+            metrics.events_rejected.with_label_values(&[reason]).inc();
+        });
     }
 
     /// The Prometheus text form, version 0.0.4.

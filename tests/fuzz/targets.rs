@@ -22,7 +22,7 @@ use tracker::geo::GeoDb;
 use tracker::geo::ip2location::Lines;
 use tracker::geo::mmdb::Builder;
 use tracker::http::forwarded::{self, Trusted};
-use tracker::http::{Encoding, batch, cookie, proxy};
+use tracker::http::{Encoding, Frame, batch, cookie, proxy};
 use tracker::intake::{self, Agents, Fact, Hit, IntakeError, Keys, Preparer, RequestFacts, Tenant};
 use tracker::{delivery, import, journal};
 
@@ -38,11 +38,13 @@ pub(crate) const TABLE: &[(&str, Target)] = &[
     ("cursor", cursor),
     ("event", event),
     ("forwarded", forwarded),
+    ("frame", frame),
     ("geo_line", geo_line),
     ("hit", hit),
     ("inflate", inflate),
     ("json", json),
     ("log_line", log_line),
+    ("lz4", lz4),
     ("payment", payment),
     ("path", path),
     ("segment", segment),
@@ -315,6 +317,35 @@ fn inflate(bytes: &[u8]) {
     }
 }
 
+/// Any bytes as a WebSocket frame of either kind: events within the bounds of a body, or refused.
+fn frame(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    for frame in [Frame::Text(bytes.clone()), Frame::Binary(bytes)] {
+        let Ok((form, events)) = tracker::http::payload(frame, INFLATED_BYTES_MAX) else {
+            continue;
+        };
+        assert!(form != batch::Form::Empty && !events.is_empty());
+        let Ok(events) = batch::split(form, &events, EVENTS_MAX) else { continue };
+        assert!(events.len() <= EVENTS_MAX);
+        for event in events {
+            drop(intake::parse_json(&event, NESTING_MAX));
+        }
+    }
+}
+
+/// An LZ4 block inflates to what it declares, within its bound, or is refused; what was compressed
+/// comes back.
+fn lz4(bytes: &[u8]) {
+    if let Ok(inflated) = tracker::http::inflate_block(bytes, INFLATED_BYTES_MAX) {
+        assert!(inflated.len() <= INFLATED_BYTES_MAX);
+        let declared = bytes.first_chunk().map(|length| u32::from_le_bytes(*length));
+        assert_eq!(declared.map(u64::from), Some(inflated.len() as u64));
+    }
+    let packed = lz4_flex::block::compress_prepend_size(bytes);
+    let back = tracker::http::inflate_block(&packed, INFLATED_BYTES_MAX);
+    assert!(back.is_ok_and(|back| back == bytes) || bytes.len() > INFLATED_BYTES_MAX);
+}
+
 /// Any text as a configuration file: settings, or errors that each say something.
 fn config(bytes: &[u8]) {
     let variables = BTreeMap::from([("NAME".to_owned(), "value".to_owned())]);
@@ -422,6 +453,7 @@ fn browser() -> RequestFacts {
         referer: None,
         user: None,
         cookies: BTreeMap::new(),
+        greeted: None,
         gpc: false,
         dnt: false,
         hints: BTreeMap::new(),

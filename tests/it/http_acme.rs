@@ -18,10 +18,11 @@ use crate::support::{Served, Setup, client, json, until};
 const PATIENCE: Duration = Duration::from_secs(60);
 const NAMES: [&str; 2] = ["one.example.net", "two.example.net"];
 
-/// A port that was free a moment ago: the authority must know ours before we listen.
+/// A port that was free a moment ago: the authority must know ours before we listen. Below those
+/// that the system gives to the tests beside this one.
 fn free_port() -> u16 {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.local_addr().unwrap().port()
+    let mut ports = std::iter::repeat_with(|| rand::random_range(15_000..30_000));
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap()
 }
 
 /// The running authority; ends with this value.
@@ -148,8 +149,12 @@ async fn orders_and_keeps(challenge: AcmeChallenge, nonce_reject: &str) {
     let folder = data.path().join("tls/acme");
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&folder), 0o700);
-    let kept: Vec<PathBuf> =
-        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let kept = || -> Vec<PathBuf> {
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let is_kept = |path: &PathBuf| path.extension().is_some_and(|end| end == "pem");
+    until("it is kept", || kept().iter().any(is_kept)).await;
+    let kept = kept();
     assert_eq!(kept.len(), 2, "{kept:?}");
     assert!(kept.iter().all(|path| mode(path) == 0o600), "{kept:?}");
 

@@ -57,6 +57,8 @@ fn handlers(served: &Served) -> Handlers {
                 if wish["sink"] == "none" { Err("no such sink".into()) } else { Ok(wish) }
             })
         }),
+        reload: Arc::new(|_| Box::pin(async { Err("refused whole".into()) })),
+        disbelieved: Arc::clone(&served.app.disbelieved),
     }
 }
 

@@ -34,6 +34,8 @@ async fn odd_requests_are_answered_and_the_server_goes_on() {
     check("closed brackets", &post("", &closed), "400").await;
     let deep = format!("{{\"a\":{}1{}}}", "[".repeat(100), "]".repeat(100));
     check("deep", &post("", &deep), "400").await;
+    let keys: Vec<String> = (0..100_000).map(|n| format!("\"k{n}\":1")).collect();
+    check("many keys", &post("", &format!("{{{}}}", keys.join(","))), "413").await;
     check("bad encoding", &post("Content-Encoding: gzip\r\n", "{}"), "400").await;
     let get = |line: &str| format!("{line}\r\nHost: a\r\nConnection: close\r\n\r\n").into_bytes();
     check("one letter", &get("A /tr/v1/tr/ HTTP/1.1"), "200").await;

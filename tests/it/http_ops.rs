@@ -182,3 +182,22 @@ async fn labels_and_metrics_hold_no_personal_data() {
     let value: Value = json(client().get(served.url("/metrics")).send().await.unwrap()).await;
     assert!(!value.to_string().contains(secret));
 }
+
+#[tokio::test]
+async fn an_answer_names_its_request_and_only_a_proxy_of_ours_may_say_how() {
+    let ask = async |served: &Served, given: &str| {
+        let request = client().get(served.url("/ping")).header("x-request-id", given);
+        let response = request.send().await.unwrap();
+        response.headers()["x-request-id"].to_str().unwrap().to_owned()
+    };
+    let served = Served::start().await;
+    let (one, two) = (ask(&served, "mine").await, ask(&served, "mine").await);
+    assert!(one != two && one.len() == 32, "{one} {two}");
+    let trusting =
+        Served::with(|setup| setup.server.http.trusted_proxies = vec![TrustedProxy::Loopback]);
+    let trusting = trusting.await;
+    assert_eq!(ask(&trusting, "mine-7.a_b").await, "mine-7.a_b");
+    for bad in ["a b", "someone@example.com", &"x".repeat(65)] {
+        assert_eq!(ask(&trusting, bad).await.len(), 32, "{bad}");
+    }
+}

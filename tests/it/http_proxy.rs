@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
-use tracker::config::{ClientTlsConfig, ProxyConfig, TrustedProxy};
+use tracker::config::{ClientTlsConfig, KeyConfig, KeyKind, ProxyConfig, Secret, TrustedProxy};
 
 use crate::support::{self, Served, builder, client, until};
 
@@ -325,13 +325,20 @@ fn certificate(folder: &Path) -> (rcgen::CertifiedKey, std::path::PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_behind_tls_is_believed_by_its_authority_only() {
+async fn a_server_behind_tls_is_believed_by_its_authority_only_and_sees_our_certificate() {
     drop(client());
     let folder = tempfile::tempdir().unwrap();
     let (made, path) = certificate(folder.path());
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.key_pair.serialize_der()).unwrap();
+    let shown = rcgen::generate_simple_self_signed(["tracker".to_owned()]).unwrap();
+    let (cert, secret) = (folder.path().join("ours.pem"), folder.path().join("ours.key"));
+    std::fs::write(&cert, shown.cert.pem()).unwrap();
+    std::fs::write(&secret, shown.key_pair.serialize_pem()).unwrap();
+    let mut known = rustls::RootCertStore::empty();
+    known.add(shown.cert.der().clone()).unwrap();
+    let known = rustls::server::WebPkiClientVerifier::builder(Arc::new(known)).build().unwrap();
     let tls = rustls::ServerConfig::builder()
-        .with_no_client_auth()
+        .with_client_cert_verifier(known)
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
@@ -354,7 +361,7 @@ async fn a_server_behind_tls_is_believed_by_its_authority_only() {
     let standard = ProxyConfig::new("/api/", &format!("https://localhost:{port}"));
     let strange =
         ProxyConfig { name: "strange".into(), path: "/strange/".into(), ..standard.clone() };
-    let tls = ClientTlsConfig { ca_cert: Some(path), identity: None };
+    let tls = ClientTlsConfig { ca_cert: Some(path), identity: Some((cert, secret)) };
     let served = served(vec![ProxyConfig { tls, keeps_host: false, ..standard }, strange]).await;
     let told = client().get(served.url("/api/x")).send().await.unwrap();
     let told = support::json(told).await;
@@ -714,4 +721,50 @@ async fn http_2_clients_json_and_strict_transport() {
     assert!(plain.headers().contains_key("content-length"), "the length of what GET would get");
     let trace = b"TRACE /api/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     assert!(served.raw(trace).await.starts_with("HTTP/1.1 403"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_keys_stay_here_theirs_go_on_and_the_host_says_whose_event_it_is() {
+    let behind = Behind::start().await;
+    let tracked = ProxyConfig { url_filter: Some("css".into()), ..behind.api() };
+    let key = |name: &str, kind, hosts: &[&str]| KeyConfig {
+        name: name.to_owned(),
+        key: Secret::new(format!("{name}-0123456789abcdef0123456789")),
+        kind,
+        organization: Some("3f2504e0-4f89-11d3-9a0c-0305e82c3301".to_owned()),
+        hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+    };
+    let served = Served::with(|setup| {
+        setup.server.http.proxies = vec![tracked];
+        setup.server.http.keys =
+            vec![key("ours", KeyKind::Server, &[]), key("site", KeyKind::Site, &["t.example"])];
+    })
+    .await;
+    let ask = async |host: &str, name: &str, value: &str| {
+        let request = client().get(served.url("/api/ename/seen")).header("host", host);
+        let response = request.header(name, value).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        support::json(response).await
+    };
+    let ours = "ours-0123456789abcdef0123456789";
+    let told = ask("t.example", "authorization", &format!("Bearer {ours}")).await;
+    assert_eq!(seen(&told, "authorization"), [""; 0]);
+    let told = ask("t.example", "x-api-key", ours).await;
+    assert_eq!(seen(&told, "x-api-key"), [""; 0]);
+    let told = ask("t.example", "authorization", "Bearer theirs").await;
+    assert_eq!(seen(&told, "authorization"), ["Bearer theirs"]);
+    let told = ask("other.example", "authorization", "Bearer theirs").await;
+    assert_eq!(seen(&told, "authorization"), ["Bearer theirs"]);
+    let both = client().get(served.url("/api/style.css")).header("authorization", "Bearer theirs");
+    let told = support::json(both.header("x-api-key", ours).send().await.unwrap()).await;
+    assert_eq!(seen(&told, "authorization"), ["Bearer theirs"]);
+    assert_eq!(seen(&told, "x-api-key"), [""; 0]);
+    until("three are stored", || served.app.metrics.events_stored.get() == 3).await;
+    let of_ours = |event: &tracker::event::Event| {
+        event.who.oid.is_some_and(|oid| oid.to_string() == "3f2504e0-4f89-11d3-9a0c-0305e82c3301")
+    };
+    assert!(served.events().iter().all(of_ours));
+    let refused = served.app.metrics.events_rejected.with_label_values(&["forbidden"]).get();
+    assert_eq!(refused, 1, "of a host that is no site");
+    served.balance();
 }

@@ -7,7 +7,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tracker::event::{Body, Origin};
 
-use crate::support::{Served, client, json};
+use crate::support::{Served, client, json, until};
 
 const VID: &str = "14fb0860-b4bf-11e9-8971-7b80435315ac";
 
@@ -117,6 +117,7 @@ async fn a_pixel_is_a_picture_whatever_happened() {
     assert_eq!(check(Method::POST, "/tr/v1/img", "not json").await, gif);
     served.app.journal.wait_after(tracker::journal::Position(1)).await;
     assert_eq!(served.names(), ["open", "!malformed"]);
+    until("both are counted", || served.app.metrics.events_in_flight.get() == 0).await;
     served.balance();
 }
 

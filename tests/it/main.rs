@@ -15,10 +15,14 @@ mod http_acme;
 mod http_control;
 mod http_hostile;
 mod http_keys;
+mod http_limits;
 mod http_ops;
 mod http_privacy;
 mod http_proxy;
 mod http_server;
 mod http_tls;
 mod http_track;
+mod http_websocket;
+#[path = "../support/socket.rs"]
+mod socket;
 mod support;

@@ -6,7 +6,7 @@
 //! go too, also with `_` for `-`, which many servers read as the same name.
 //!
 //! Cookies and `Authorization` are passed on, the visitor's cookie too: the server behind belongs to
-//! the same operator.
+//! the same operator. A key of the tracker's own is not.
 
 use std::net::IpAddr;
 
@@ -54,6 +54,10 @@ const CLAIMS: [&str; 10] = [
     "x-original-host",
     "x-original-forwarded-for",
 ];
+
+/// Where a key of the tracker's own may stand.
+pub(super) const KEYS: [HeaderName; 2] =
+    [header::AUTHORIZATION, HeaderName::from_static("x-api-key")];
 
 /// What we know about a request and tell the server behind.
 pub(super) struct Story<'a> {

@@ -19,7 +19,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::{Authority, PathAndQuery};
-use axum::http::{HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -29,11 +29,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::facts::{self, Caller};
+use super::keys::{Need, Presented};
+use super::lease::Lease;
 use super::state::Shared;
 use super::{ApiError, ops};
 use crate::config::ProxyConfig;
 use crate::event::Origin;
-use crate::intake::{self, Hit, RequestFacts};
+use crate::intake::{self, Hit, Refusal, RequestFacts};
 use crate::telemetry::Metrics;
 use crate::tls::ClientTlsError;
 
@@ -236,11 +238,13 @@ impl Passing<'_> {
         &self,
         mut parts: Parts,
         body: Body,
-    ) -> Result<(Request, Option<OnUpgrade>, Activity, Reached), ApiError> {
+    ) -> Result<(Request, Option<Near>, Activity, Reached), ApiError> {
         let config = &self.upstream.config;
         let is_websocket =
             parts.version == Version::HTTP_11 && headers::is_websocket(&parts.headers);
+        let lease = parts.extensions.remove::<Lease>();
         let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| is_websocket);
+        let upgrade = upgrade.map(|client| (client, lease));
         let caller = Caller::of(&parts);
         let host = named_host(&parts)?;
         let is_peer_trusted = self.shared.trusted.contains(caller.peer);
@@ -254,6 +258,7 @@ impl Passing<'_> {
             host: &seen,
             origin: &self.upstream.origin,
         };
+        self.strip_keys(&mut parts);
         headers::prepare(&mut parts.headers, &story);
         let own = HeaderValue::from_str(&host).ok();
         let named = own.filter(|_| config.keeps_host && !host.is_empty());
@@ -285,7 +290,7 @@ impl Passing<'_> {
     /// moves for too long, or the server stops.
     fn tunnel(
         &self,
-        upgrade: OnUpgrade,
+        (upgrade, lease): Near,
         mut response: axum::http::Response<Incoming>,
         hold: Hold,
     ) -> Response {
@@ -293,7 +298,7 @@ impl Passing<'_> {
         let proxies = &self.shared.app.proxies;
         let (stop, quiet_max) = (proxies.stop.clone(), self.upstream.config.idle_time_max);
         proxies.tunnels.spawn(async move {
-            let _hold = hold;
+            let _held = (hold, lease);
             let activity = Activity::new();
             let joined = async {
                 let (near, far) = tokio::try_join!(upgrade, behind).ok()?;
@@ -309,13 +314,46 @@ impl Passing<'_> {
         response
     }
 
+    /// Keys of the tracker's own are no business of the server behind. Its tokens look alike and go
+    /// on, so each header is tried by itself.
+    fn strip_keys(&self, parts: &mut Parts) {
+        let taken = headers::KEYS.map(|name| (parts.headers.remove(&name), name));
+        for (value, name) in taken {
+            let Some(value) = value else { continue };
+            let mut alone = HeaderMap::new();
+            alone.insert(name.clone(), value.clone());
+            let others = std::mem::replace(&mut parts.headers, alone);
+            let is_ours = matches!(self.shared.keys.presented(parts), Presented::Key(_));
+            parts.headers = others;
+            if !is_ours {
+                parts.headers.insert(name, value);
+            }
+        }
+    }
+
     /// What an event of this request is made of, where it is to be tracked.
     fn tracked(&self, parts: &Parts) -> Option<Tracked> {
         let filter = self.upstream.url_filter.as_ref()?;
         if filter.is_match(&self.target) {
             return None;
         }
-        let facts = Arc::new(facts::read(self.shared, parts, ROUTE));
+        let mut facts = facts::read(self.shared, parts, ROUTE);
+        let keys = &self.shared.keys;
+        let admitted = if matches!(keys.presented(parts), Presented::Wrong) {
+            // A token of the server behind, which says nothing here.
+            let mut parts = parts.clone();
+            for name in headers::KEYS {
+                parts.headers.remove(name);
+            }
+            keys.admit(&parts, &mut facts, Need::Site)
+        } else {
+            keys.admit(parts, &mut facts, Need::Site)
+        };
+        if admitted.is_err() {
+            self.shared.app.intake.refuse(Refusal::Forbidden);
+            return None;
+        }
+        let facts = Arc::new(facts);
         // The pairs begin behind the first segment, as on every route.
         let rest = parts.uri.path().splitn(3, '/').nth(2).unwrap_or_default();
         let ignore = self.shared.app.reading.ignore_query_key.as_deref();
@@ -332,6 +370,9 @@ impl Passing<'_> {
         }
     }
 }
+
+/// The client's connection, and its right to stay open while it is a tunnel.
+type Near = (OnUpgrade, Option<Lease>);
 
 struct Tracked {
     facts: Arc<RequestFacts>,

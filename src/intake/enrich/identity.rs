@@ -4,13 +4,18 @@ use super::super::build::Said;
 use super::super::keys::{Keys, Purpose};
 use crate::event::{Event, SessionId, VisitorId};
 
-/// Fills visitor, session and hashes. A visitor that was neither sent nor known by cookie is made
-/// here; the first session of a new visitor has the visitor's id. A missing session of a known
+/// Fills visitor, session and hashes. A visitor that was neither sent nor known by cookie is the
+/// one already `greeted`, or made here; the first session of a new visitor has the visitor's id. A missing session of a known
 /// visitor stays absent: sessions are derived from events.
-pub(in super::super) fn apply(event: &mut Event, said: &Said, keys: &Keys) {
+pub(in super::super) fn apply(
+    event: &mut Event,
+    said: &Said,
+    greeted: Option<VisitorId>,
+    keys: &Keys,
+) {
     let who = &mut event.who;
     if who.vid.is_none() {
-        let vid = VisitorId::generate();
+        let vid = greeted.unwrap_or_else(VisitorId::generate);
         who.vid = Some(vid);
         who.is_new = true;
         who.sid = who.sid.or(Some(SessionId::from(vid.uuid())));

@@ -116,6 +116,7 @@ impl Served {
             durability: Durability::Disk,
             certificates,
             proxies,
+            disbelieved: Arc::default(),
         };
         let server = Server::bind(&setup.server, app.clone()).unwrap();
         let (http, https) = (server.http_address().unwrap(), server.https_address().unwrap());
