@@ -718,6 +718,8 @@ fn a_malformed_id_is_kept_beside_the_others_unless_nobody_may_be_told_apart() {
     let hit = hit(quiet, json!({"ename": "x", "uid": long, "vid": ["a"], "plan": "pro"}));
     let stored = preparer(&config).prepare(hit).unwrap().event;
     assert_eq!(serde_json::Value::Object(stored.params), json!({"plan": "pro"}));
+}
+
 fn payments(facts: RequestFacts, config: &IntakeConfig, fields: Value) -> crate::event::Payments {
     let prepared = preparer(config).prepare_as(Fact::Payment, hit(facts, fields)).unwrap();
     assert_eq!(prepared.cookie, None);
