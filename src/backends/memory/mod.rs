@@ -187,6 +187,15 @@ impl Memory {
         self.state().links.push(Link { fields });
     }
 
+    /// The state, for a question; an unreachable store answers none.
+    fn answering(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.state();
+        if state.reachable {
+            return Ok(state);
+        }
+        Err(StoreError::Unavailable("scripted to be out of reach".into()))
+    }
+
     /// Adds an agreement of `visitor`.
     pub fn add_agreement(&self, visitor: VisitorId, fields: Map<String, Value>) {
         let mut state = self.state();
@@ -330,7 +339,7 @@ impl Store for Memory {
     }
 
     async fn agreements(&self, visitor: VisitorId) -> Result<Vec<Agreement>, StoreError> {
-        let state = self.state();
+        let state = self.answering()?;
         let mut agreements =
             state.agreements.get(&visitor.to_string()).cloned().unwrap_or_default();
         agreements.reverse();
@@ -338,7 +347,7 @@ impl Store for Memory {
     }
 
     async fn jurisdictions(&self) -> Result<Vec<Map<String, Value>>, StoreError> {
-        Ok(self.state().jurisdictions.clone())
+        Ok(self.answering()?.jurisdictions.clone())
     }
 
     async fn account(&self, uid: UserId) -> Result<Option<Account>, StoreError> {

@@ -68,7 +68,12 @@ impl Policy {
                 }
             }
             Body::Payment(payments) => {
-                payments.lines.iter_mut().for_each(|line| scrub(&mut line.params, &own));
+                for line in &mut payments.lines {
+                    scrub(&mut line.params, &own);
+                    for text in line.texts() {
+                        text.take_if(|text| is_personal(text, &own));
+                    }
+                }
             }
             Body::Agreement(agreement) => {
                 scrub(&mut agreement.compliances, &own);
