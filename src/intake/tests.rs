@@ -706,6 +706,20 @@ proptest! {
     }
 }
 
+#[test]
+fn a_malformed_id_is_kept_beside_the_others_unless_nobody_may_be_told_apart() {
+    let long = "x".repeat(200);
+    let stored = event(facts(), json!({"ename": "x", "uid": long, "vid": ["a"]}));
+    assert_eq!((stored.params["uid"].as_str(), stored.who.uid), (Some(&*long), None));
+    assert_eq!(stored.params["vid"], json!(["a"]));
+    let mut config = config();
+    config.dnt_policy = DntPolicy::Anonymous;
+    let quiet = RequestFacts { dnt: true, ..facts() };
+    let hit = hit(quiet, json!({"ename": "x", "uid": long, "vid": ["a"], "plan": "pro"}));
+    let stored = preparer(&config).prepare(hit).unwrap().event;
+    assert_eq!(serde_json::Value::Object(stored.params), json!({"plan": "pro"}));
+}
+
 fn payments(facts: RequestFacts, config: &IntakeConfig, fields: Value) -> crate::event::Payments {
     let prepared = preparer(config).prepare_as(Fact::Payment, hit(facts, fields)).unwrap();
     assert_eq!(prepared.cookie, None);
@@ -750,18 +764,4 @@ fn an_anonymous_agreement_keeps_its_visitor_and_nothing_else_of_who_it_was() {
     let Body::Agreement(agreement) = prepared.event.body else { panic!("no agreement") };
     assert_eq!(Value::Object(agreement.loc), json!({"country": "DE"}));
     assert_eq!(prepared.cookie.unwrap().agreed, Some(3));
-}
-
-#[test]
-fn a_malformed_id_is_kept_beside_the_others_unless_nobody_may_be_told_apart() {
-    let long = "x".repeat(200);
-    let stored = event(facts(), json!({"ename": "x", "uid": long, "vid": ["a"]}));
-    assert_eq!((stored.params["uid"].as_str(), stored.who.uid), (Some(&*long), None));
-    assert_eq!(stored.params["vid"], json!(["a"]));
-    let mut config = config();
-    config.dnt_policy = DntPolicy::Anonymous;
-    let quiet = RequestFacts { dnt: true, ..facts() };
-    let hit = hit(quiet, json!({"ename": "x", "uid": long, "vid": ["a"], "plan": "pro"}));
-    let stored = preparer(&config).prepare(hit).unwrap().event;
-    assert_eq!(serde_json::Value::Object(stored.params), json!({"plan": "pro"}));
 }

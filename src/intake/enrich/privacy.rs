@@ -79,7 +79,7 @@ impl Policy {
                 scrub(&mut agreement.compliances, &own);
                 scrub(&mut agreement.loc, &own);
             }
-            Body::Quarantine(_) => {}
+            Body::Link(_) | Body::Quarantine(_) => {}
         }
         for text in texts(event) {
             text.take_if(|text| is_personal(text, &own));
@@ -114,7 +114,7 @@ fn texts(event: &mut Event) -> impl Iterator<Item = &mut Option<String>> {
             &mut track.sink,
             &mut track.relation,
         ]),
-        Body::Payment(_) | Body::Agreement(_) | Body::Quarantine(_) => None,
+        Body::Payment(_) | Body::Agreement(_) | Body::Link(_) | Body::Quarantine(_) => None,
     };
     let head = [
         &mut who.org,
