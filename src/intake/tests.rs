@@ -705,3 +705,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_malformed_id_is_kept_beside_the_others_unless_nobody_may_be_told_apart() {
+    let long = "x".repeat(200);
+    let stored = event(facts(), json!({"ename": "x", "uid": long, "vid": ["a"]}));
+    assert_eq!((stored.params["uid"].as_str(), stored.who.uid), (Some(&*long), None));
+    assert_eq!(stored.params["vid"], json!(["a"]));
+    let mut config = config();
+    config.dnt_policy = DntPolicy::Anonymous;
+    let quiet = RequestFacts { dnt: true, ..facts() };
+    let hit = hit(quiet, json!({"ename": "x", "uid": long, "vid": ["a"], "plan": "pro"}));
+    let stored = preparer(&config).prepare(hit).unwrap().event;
+    assert_eq!(serde_json::Value::Object(stored.params), json!({"plan": "pro"}));
+}

@@ -156,7 +156,14 @@ fn forget_identity(event: &mut Event) {
     (place.ip, place.iphash, place.lat, place.lon, place.zip, place.city) = Default::default();
     let agent = &mut event.agent;
     (agent.user_agent, agent.bhash, agent.ja4h) = Default::default();
+    // What could not be read as an id stands in `params` under its name.
+    let is_identity = |name: &str| IDENTITY.iter().any(|known| name.eq_ignore_ascii_case(known));
+    remove(&mut event.params, &is_identity);
 }
+
+/// Fields that tell one client from another.
+const IDENTITY: [&str; 11] =
+    ["vid", "sid", "uid", "did", "device_id", "auth_id", "ref", "ehash", "chash", "nhash", "uhash"];
 
 fn close_to_advertising(event: &mut Event) {
     let who = &mut event.who;
