@@ -14,6 +14,8 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
@@ -21,6 +23,8 @@ use support::{Answer, Client, Server, Site};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tracker");
 const KEY: &str = "5e7a1b8d3f6051c2a7e49f2c";
+/// The account of the examples that need one: `maker` and its password.
+const BASIC: &str = "Basic bWFrZXI6Y29ycmVjdCBob3JzZSBiYXR0ZXJ5";
 const METHODS: [&str; 5] = ["get", "post", "put", "delete", "patch"];
 /// Headers that say something; an answer that has one documents it.
 const TOLD: [&str; 11] = [
@@ -49,9 +53,19 @@ fn start(extra: &Value) -> (Site, Server) {
         "UseLocalTLS": true,
         "RateLimitPerSecond": 100_000,
         "ProxyUrl": "http://127.0.0.1:9",
+        "Domains": ["example.com"],
     });
     settings.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let site = Site::new(PROGRAM, settings);
+    let mut command = Command::new(PROGRAM)
+        .args(["account", "add", "maker", "--password-stdin", "--config"])
+        .arg(site.path().join("config.json"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    command.stdin.take().unwrap().write_all(b"correct horse battery\n").unwrap();
+    assert!(command.wait().unwrap().success());
     let server = site.start();
     let deadline = Instant::now() + support::PATIENCE;
     while server.health()["sinks"][0]["state"] != "up" {
@@ -115,6 +129,9 @@ fn examples_of(document: &Value, path: &str, method: &str, operation: &Value) ->
             _ => headers.push(("Cookie".to_owned(), format!("{name}={value}"))),
         }
     }
+    if !operation.pointer("/security/0/account").unwrap_or(&Value::Null).is_null() {
+        headers.push(("Authorization".to_owned(), BASIC.to_owned()));
+    }
     assert!(!path.contains('{'), "{path}: a part of the path has no example");
     let example = |name: &str, headers, body, status| Example {
         name: format!("{method} {path} {name}"),
@@ -167,8 +184,10 @@ fn undocumented(document: &Value, example: &Example, answer: &Answer) -> Vec<Str
     let kind = answer.header("content-type").map(|kind| kind.split(';').next().unwrap().trim());
     match (kind, response["content"].as_object()) {
         (None, _) if answer.body.is_empty() => {}
-        (Some(kind), Some(content)) if content.contains_key(kind) => {
-            let schema = &content[kind]["schema"];
+        (Some(kind), Some(content))
+            if content.contains_key(kind) || content.contains_key("*/*") =>
+        {
+            let schema = &response["content"][kind]["schema"];
             let value = match kind {
                 "application/json" => serde_json::from_slice(&answer.body).unwrap(),
                 _ => Value::String(text.into_owned()),
@@ -195,10 +214,18 @@ fn errors(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     for (keyword, rule) in schema.as_object().expect("a schema is an object") {
         let is_good = match keyword.as_str() {
-            "description" | "format" | "required" => true,
+            "description" | "format" => true,
+            "required" => value.as_object().is_none_or(|fields| {
+                let mut names = rule.as_array().unwrap().iter().filter_map(Value::as_str);
+                names.all(|name| fields.contains_key(name))
+            }),
             "type" => types(rule).any(|kind| is_of(kind, value)),
             "enum" => rule.as_array().unwrap().contains(value),
             "const" => rule == value,
+            "pattern" => value.as_str().is_none_or(|text| {
+                regex::Regex::new(rule.as_str().unwrap()).unwrap().is_match(text)
+            }),
+            "maximum" => value.as_f64().is_none_or(|number| number <= rule.as_f64().unwrap()),
             "minimum" => value.as_f64().is_none_or(|number| number >= rule.as_f64().unwrap()),
             "minLength" => value.as_str().is_none_or(|text| text.len() >= count(rule)),
             "maxLength" => value.as_str().is_none_or(|text| text.len() <= count(rule)),
@@ -232,11 +259,6 @@ fn errors(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
 fn errors_of_fields(document: &Value, schema: &Value, fields: &Map<String, Value>) -> Vec<String> {
     let known = schema["properties"].as_object().unwrap();
     let mut wrong = Vec::new();
-    for name in schema["required"].as_array().into_iter().flatten() {
-        if !fields.contains_key(name.as_str().unwrap()) {
-            wrong.push(format!("{name} is missing"));
-        }
-    }
     for (name, value) in fields {
         match known.get(name) {
             Some(schema) => wrong.extend(errors(document, schema, value)),
@@ -324,7 +346,7 @@ fn what_needs_a_key_says_401_without_and_answers_with_one() {
     let (document, (_site, server)) = (document(), start(&keys));
     let mut refused = BTreeSet::new();
     for example in examples(&document) {
-        let with_key = example.send(&server, &[("Authorization", &format!("Bearer {KEY}"))]);
+        let with_key = example.send(&server, &[("X-Api-Key", KEY)]);
         let without = example.send(&server, &[]);
         for answer in [&with_key, &without] {
             let wrong = undocumented(&document, &example, answer);

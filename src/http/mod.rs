@@ -13,19 +13,25 @@ mod connection;
 pub mod control;
 pub mod cookie;
 mod cors;
+mod credentials;
 mod error;
 mod facts;
+mod files;
 pub mod forwarded;
 mod frame;
 mod keys;
 mod layers;
 mod lease;
 mod limits;
+mod links;
 mod openapi;
 mod ops;
+mod pages;
 mod privacy;
 pub mod proxy;
+mod qr;
 mod quota;
+mod redirect;
 mod server;
 mod state;
 mod swap;
@@ -66,6 +72,12 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .merge(subtree(&native("tr"), || any(track::tr)))
         .merge(subtree(&native("str"), || any(track::str)))
         .merge(subtree(&native("img"), || any(track::img)))
+        .merge(subtree(&native("rdr"), || any(redirect::rdr)))
+        .merge(subtree(&native("xrdr"), || any(redirect::xrdr)))
+        .merge(subtree(&native("rpi/redirect"), || any(links::create)))
+        .merge(subtree(&native("rpi/redirects"), || any(links::list)))
+        .route(&native("rpi/qr"), any(qr::qr))
+        .merge(subtree(&native("pub"), || any(files::serve)))
         .merge(subtree(&native("ws"), || any(websocket::ws)))
         .merge(subtree(&native("ltv"), || any(track::ltv)))
         .merge(subtree(&native("ppi"), || any(privacy::unknown)))

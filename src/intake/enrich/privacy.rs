@@ -68,13 +68,18 @@ impl Policy {
                 }
             }
             Body::Payment(payments) => {
-                payments.lines.iter_mut().for_each(|line| scrub(&mut line.params, &own));
+                for line in &mut payments.lines {
+                    scrub(&mut line.params, &own);
+                    for text in line.texts() {
+                        text.take_if(|text| is_personal(text, &own));
+                    }
+                }
             }
             Body::Agreement(agreement) => {
                 scrub(&mut agreement.compliances, &own);
                 scrub(&mut agreement.loc, &own);
             }
-            Body::Quarantine(_) => {}
+            Body::Link(_) | Body::Quarantine(_) => {}
         }
         for text in texts(event) {
             text.take_if(|text| is_personal(text, &own));
@@ -109,7 +114,7 @@ fn texts(event: &mut Event) -> impl Iterator<Item = &mut Option<String>> {
             &mut track.sink,
             &mut track.relation,
         ]),
-        Body::Payment(_) | Body::Agreement(_) | Body::Quarantine(_) => None,
+        Body::Payment(_) | Body::Agreement(_) | Body::Link(_) | Body::Quarantine(_) => None,
     };
     let head = [
         &mut who.org,
