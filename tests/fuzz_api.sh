@@ -9,7 +9,8 @@ set -euo pipefail
 program=$(realpath "$1") fuzzer=$2 seconds=$3
 shift 3
 [ -x "$fuzzer" ] || exit 0
-config=$(realpath "$(dirname "$0")/services/schemathesis.toml")
+services=$(realpath "$(dirname "$0")/services")
+export SCHEMATHESIS_HOOKS=$services/schemathesis_hooks.py PYTHONDONTWRITEBYTECODE=1
 folder=$(mktemp -d)
 server=
 cleanup() {
@@ -22,8 +23,13 @@ cd "$folder"
 
 cat >config.json <<'JSON'
 {"ListenHTTP": "127.0.0.1:0", "ListenHTTPS": "", "UseLocalTLS": false, "DataDirectory": "data",
- "JournalSegmentBytes": "4MiB", "RateLimitPerSecond": 1000000, "Domains": ["example.com"]}
+ "JournalSegmentBytes": "4MiB", "RateLimitPerSecond": 1000000, "Domains": ["example.com"],
+ "StaticDirectory": "static"}
 JSON
+mkdir -p static/folder
+seq 1000 >static/folder/numbers.txt
+account=maker:$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
+echo "${account#*:}" | "$program" account add "${account%%:*}" --password-stdin --config config.json >said 2>log
 "$program" config.json >said 2>log &
 server=$!
 for _ in $(seq 600); do
@@ -36,8 +42,8 @@ done
 
 echo "fuzz: $url/openapi.json for about $seconds seconds"
 status=0
-timeout $((seconds + 240)) "$fuzzer" --config-file "$config" run "$url/openapi.json" \
-    --max-time "$seconds" --workers 2 --no-color "$@" >report 2>&1 || status=$?
+timeout $((seconds + 240)) "$fuzzer" --config-file "$services/schemathesis.toml" run "$url/openapi.json" \
+    --max-time "$seconds" --workers 2 --no-color --auth "$account" "$@" >report 2>&1 || status=$?
 if [ "$status" != 0 ]; then
     cat report >&2
     tail -n 20 log >&2
