@@ -620,7 +620,7 @@ fn people_and_machines_are_counted_apart() {
 fn without_its_store_a_link_is_neither_invented_nor_denied_for_long() {
     let lost = json!([{"Type": "duckdb", "Path": "/proc/none/tracker.duckdb"}]);
     let site = Site::new(PROGRAM, json!({"Notify": lost}));
-    let server = open(&site);
+    let server = site.start();
     let started = Instant::now();
     let answer = get(&server, "go.example", "/x");
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
