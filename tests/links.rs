@@ -629,7 +629,7 @@ fn without_its_store_a_link_is_neither_invented_nor_denied_for_long() {
     assert_eq!(create(&server, "marketing", &link).status, 503);
     server.kill();
     site.reconfigure(json!({"DefaultRedirect": "https://home.example/"}));
-    let server = open(&site);
+    let server = site.start();
     assert_eq!(location(&get(&server, "go.example", "/x")), "https://home.example/");
     server.kill();
 }
