@@ -416,6 +416,8 @@ fn passwords_are_asked_for_bounded_and_upgraded() {
     let kept = "select starts_with(pwd, '$argon2id$') as kept from accounts";
     assert_eq!(site.query(kept), [json!({"kept": true})]);
     assert_eq!(listed("password").status, 200, "the new hash");
+    let unnamed = ask(&server, "GET", "localhost", "/tr/v1/rpi/redirects/go.example", &[], "");
+    assert_eq!(unnamed.status, 401);
     // No account by default.
     for user in ["admin", "USER_ID", ""] {
         let path = format!("/tr/v1/rpi/redirects/{user}/password/go.example");
@@ -525,6 +527,22 @@ fn redirects_lead_to_configured_hosts_and_signed_addresses_only() {
     for query in ["", "?url=", "?url=//evil.example", "?url=https://good.example/"] {
         let answer = get(&server, "tr.example", &format!("/tr/v1/rdr/{query}"));
         assert_eq!(location(&answer), "https://home.example/x", "{query}");
+    }
+    server.stop();
+}
+
+#[test]
+fn destinations_change_without_a_restart() {
+    let site = Site::new(PROGRAM, json!({}));
+    let server = site.start();
+    let status = || get(&server, "x.example", "/tr/v1/rdr/?url=https://good.example/").status;
+    assert_eq!(status(), 400);
+    site.reconfigure(json!({"RedirectHosts": ["good.example"]}));
+    server.signal("HUP");
+    let deadline = Instant::now() + support::PATIENCE;
+    while status() != 302 {
+        assert!(Instant::now() < deadline, "the new setting is not taken up");
+        std::thread::sleep(Duration::from_millis(20));
     }
     server.stop();
 }
