@@ -25,6 +25,8 @@ use crate::geo::GeoDb;
 use crate::http::{AppState, Certificates, Control, Handlers, Proxies, Reload, Replay, Server};
 use crate::intake::Intake;
 use crate::journal::{Journal, RealFs};
+use crate::links::Links;
+use crate::links::accounts::Accounts;
 use crate::telemetry::{self, Metrics};
 
 /// Stop has three parts, which take at most a third of the deadline each: requests in flight, what
@@ -137,6 +139,7 @@ impl Parts {
             Arc::clone(&clock),
             Arc::clone(&metrics),
         )?;
+        let links = links(config, &connected, &delivery, &journal, &clock);
         let certificates = Certificates::open(
             &config.server,
             &config.intake.domains,
@@ -148,6 +151,9 @@ impl Parts {
             Proxies::open(&config.server.http.proxies, &metrics).context("preparing the proxy")?;
         let state = AppState {
             intake: Arc::new(intake),
+            links,
+            accounts: Arc::new(Accounts::new(store.clone(), Arc::clone(&clock))),
+            site: config.links.clone(),
             journal: journal.clone(),
             store: store.clone(),
             geo,
@@ -181,6 +187,38 @@ impl Parts {
             .context("opening the control socket")?;
         Ok(Self { journal, delivery, server, control, reloader })
     }
+}
+
+/// Short links over the system that answers questions. What it may lack is read from the journal
+/// behind the start.
+fn links(
+    config: &Config,
+    connected: &[(Backend, crate::config::LimitsByTable)],
+    delivery: &Arc<Delivery>,
+    journal: &Journal,
+    clock: &Arc<dyn Clock>,
+) -> Arc<Links> {
+    let answering = connected.iter().find(|(backend, _)| backend.store.is_some());
+    let (name, store) = answering
+        .map(|(backend, _)| (backend.name.clone(), backend.store.clone()))
+        .unwrap_or_default();
+    let stored = Arc::new({
+        let (delivery, name) = (Arc::clone(delivery), name.clone());
+        move || delivery.stored(&name)
+    });
+    let links = Links::new(store, stored, Arc::clone(clock));
+    links.will_recover();
+    let links = Arc::new(links);
+    let cursors = config.server.data_directory.join("cursors");
+    let (reading, journal) = (Arc::clone(&links), journal.clone());
+    // Nobody waits for its end but visitors, each with a deadline.
+    drop(tokio::task::spawn_blocking(move || {
+        let after = delivery::stored_cursor(&cursors, &name, "redirects").unwrap_or_default();
+        if let Err(error) = reading.recover(&journal, after) {
+            tracing::warn!(%error, "links that the store lacks could not be read from the journal");
+        }
+    }));
+    links
 }
 
 /// The database of places as configured; none where places are not wanted.
@@ -299,6 +337,7 @@ impl Reloader {
         let state = AppState {
             intake: Arc::new(intake),
             geo,
+            site: config.links.clone(),
             http: config.server.http.clone(),
             reading: (&config.intake).into(),
             ..now.state.clone()

@@ -25,6 +25,7 @@ pub mod backends;
 // floor 5: the work
 pub mod delivery;
 pub mod intake;
+pub mod links;
 pub mod migrate;
 // floor 6: inlets
 pub mod http;

@@ -355,7 +355,7 @@ fn a_consent_without_its_visitor_is_refused_and_names_vid() {
 }
 
 #[test]
-fn the_regulations_in_force_are_listed_and_the_stores_own_rows_stand_over_them() {
+fn the_regulations_in_force_are_listed_also_for_one_country() {
     let site = Site::new(PROGRAM, json!({}));
     let server = site.start();
     let (status, all) = agreements(&server, "/tr/v1/ppi/jds", &[]);

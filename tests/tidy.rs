@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("backends", 4),
     ("delivery", 5),
     ("intake", 5),
+    ("links", 5),
     ("migrate", 5),
     ("http", 6),
     ("app", 7),

@@ -482,3 +482,36 @@ from quarantine
 qualify row_number() over (
     partition by eid, sink, table_name order by received_at, ingest_seq
 ) = 1;
+
+-- Visits of short links. A browser that fetches ahead and a machine that names itself are not the
+-- clicks of people, so they are counted apart.
+
+create or replace view link_visits as
+select
+    (params->>'$.link') as link,
+    (params->>'$.to') as target,
+    created_at,
+    verdict = 'human' as is_human,
+    case when list_contains(reasons, 'prefetch') then 'prefetch' else verdict end as kind,
+    vid,
+    oid,
+    country,
+    device_class,
+    channel,
+    last as referrer,
+    eid
+from events
+where etyp = 'redirect' and (params->>'$.link') is not null;
+
+create or replace view link_totals as
+select
+    link,
+    count(*) filter (where is_human) as clicks,
+    count(distinct vid) filter (where is_human) as visitors,
+    count(*) filter (where not is_human) as others,
+    count(*) filter (where kind = 'prefetch') as prefetches,
+    count(*) filter (where kind = 'preview') as previews,
+    count(*) filter (where kind = 'scanner') as scanners,
+    max(created_at) as last_visit
+from link_visits
+group by link;

@@ -1,6 +1,7 @@
 //! The systems outside, one folder each, behind four small contracts: a backend shows what it can do
 //! by what is present, never by "not implemented".
 
+mod accounts;
 #[cfg(feature = "duckdb")]
 pub mod duckdb;
 pub mod memory;
@@ -12,8 +13,9 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::BackendConfig;
+pub use accounts::{Account, AccountChange};
 pub use sink::{Batch, BoxError, Guarantee, Sink, SinkError};
-pub use store::{Agreement, Link, Rows, Store, StoreError};
+pub use store::{Agreement, Link, Rows, ShortLink, Store, StoreError};
 
 /// One configured system, with its abilities.
 #[derive(Clone)]

@@ -7,22 +7,29 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::BoxError;
-use crate::event::VisitorId;
+use super::{Account, AccountChange, BoxError};
+use crate::event::{OrgId, UserId, VisitorId};
 
 /// Answers questions.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// The destination of the short link `from` (host without port, and path).
-    async fn redirect(&self, from: &str) -> Result<Option<String>, StoreError>;
-    /// Every link of `host`, newest first.
-    async fn redirects(&self, host: &str) -> Result<Vec<Link>, StoreError>;
+    /// The short link `from` (host without port, and path).
+    async fn redirect(&self, from: &str) -> Result<Option<ShortLink>, StoreError>;
+    /// Short links with this path on any host; two are enough to know that there are several.
+    async fn redirects_at(&self, path: &str) -> Result<Vec<ShortLink>, StoreError>;
+    /// Every change of a link of `host`, newest first; of one organisation's links, or of all.
+    async fn redirects(&self, host: &str, of: Option<OrgId>) -> Result<Vec<Link>, StoreError>;
     /// What `visitor` agreed to, newest first.
     async fn agreements(&self, visitor: VisitorId) -> Result<Vec<Agreement>, StoreError>;
     /// The regulations in force.
     async fn jurisdictions(&self) -> Result<Vec<Map<String, Value>>, StoreError>;
-    /// The stored password hash of `account`.
-    async fn password_hash(&self, account: &str) -> Result<Option<String>, StoreError>;
+    /// The account `uid`, unless it has expired.
+    async fn account(&self, uid: UserId) -> Result<Option<Account>, StoreError>;
+    /// Every account.
+    async fn accounts(&self) -> Result<Vec<Account>, StoreError>;
+    /// Makes a change of the accounts; durable when it returns. False when there was nothing to
+    /// change.
+    async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError>;
     /// Client events of `ip` on the current UTC day.
     async fn daily_total(&self, ip: IpAddr) -> Result<u64, StoreError>;
     /// The rows of a read-only query, within the bounds given; more than `rows_max` rows are cut
@@ -47,6 +54,19 @@ pub enum StoreError {
     /// The store cannot answer now.
     #[error("the store cannot answer")]
     Unavailable(#[source] BoxError),
+}
+
+/// A short link as a visit needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShortLink {
+    /// Host without port and path, lower case.
+    pub urlfrom: String,
+    /// Where it leads.
+    pub urlto: String,
+    /// Whose it is.
+    pub oid: Option<OrgId>,
+    /// That organisation's name.
+    pub org: Option<String>,
 }
 
 /// A short link as its owner sees it.

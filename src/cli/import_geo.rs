@@ -1,7 +1,7 @@
 //! `tracker import-geo`: IP2Location's CSV files as one MMDB file, which `GeoIPDatabase` then names.
 //!
-//! The file appears under its name only when it is whole; a server that uses an older one goes on
-//! with it until it is started again.
+//! The file appears under its name only when it is whole; a server that uses an older one takes the
+//! new one up with `tracker reload`.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Write};

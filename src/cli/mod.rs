@@ -3,10 +3,12 @@
 //! Without a command the server starts. Commands that ask speak to a running server through its
 //! control socket; those of a later version say so and fail, so that no script takes them for done.
 
+mod account;
 mod doctor;
 mod format;
 mod import;
 mod import_geo;
+mod link;
 mod query;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,8 @@ Examples:
   tracker query \"select ename, count(*) from events group by all\"
   tracker query --format csv \"from events\" > events.csv
   tracker import --verify access.log.gz        send a web server's log as events, then compare
+  tracker account add marketing                an account that makes short links
+  tracker link sign https://example.com/       a redirect to a host that is not configured
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments.";
 
@@ -74,6 +78,10 @@ enum Command {
     Import(import::ImportArguments),
     /// Make a database of places from IP2Location's CSV files.
     ImportGeo(import_geo::ImportGeoArguments),
+    /// Say who may make short links.
+    Account(account::AccountArguments),
+    /// Sign redirects to hosts that are not configured.
+    Link(link::LinkArguments),
     /// Put rows that a store refused back after a mend, through the running server.
     Replay(ConfigArgument),
     /// Bring the schema of every store up to date.
@@ -128,6 +136,8 @@ pub fn run(
         Some(Command::Query(query)) => query::run(&query, env),
         Some(Command::Import(import)) => import::run(&import, env),
         Some(Command::ImportGeo(import)) => import_geo::run(&import),
+        Some(Command::Account(account)) => account::run(&account, env),
+        Some(Command::Link(link)) => link::run(&link, env),
         Some(Command::Migrate(at)) => migrate(&at.config, env),
         Some(Command::Replay(at)) => replay(&at.config, env),
         Some(Command::Prune(_)) => later("pruning"),

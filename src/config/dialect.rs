@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 use super::section::{Bare, Findings, Section, Shape};
 use super::{
     AcmeConfig, Config, DntPolicy, Durability, HashMode, HttpConfig, IntakeConfig, JournalConfig,
-    LimitsConfig, LogConfig, LogFormat, ServerConfig, TrustedProxy, WebSocketConfig, certificates,
-    keys, notify, proxy,
+    LimitsConfig, LinksConfig, LogConfig, LogFormat, ServerConfig, TrustedProxy, WebSocketConfig,
+    certificates, keys, notify, proxy,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,9 +31,12 @@ pub(super) fn read(
 ) -> Config {
     let mut file = Section::root(object, findings);
     let data_directory = below(folder, &file.filled("DataDirectory").unwrap_or("data".to_owned()));
+    let server = server(&mut file, folder, &data_directory);
+    let intake = intake(&mut file, folder, &data_directory);
     let config = Config {
-        server: server(&mut file, folder, &data_directory),
-        intake: intake(&mut file, folder, &data_directory),
+        server,
+        links: links(&mut file, folder, &data_directory, &intake.domains),
+        intake,
         journal: journal(&mut file, &data_directory),
         backends: notify::read(&mut file, folder, &data_directory),
         log: log(&mut file),
@@ -329,6 +332,57 @@ fn domains(file: &mut Section<'_>) -> Vec<String> {
     domains.iter().map(|domain| domain.to_ascii_lowercase()).collect()
 }
 
+fn links(
+    file: &mut Section<'_>,
+    folder: &Path,
+    data_directory: &Path,
+    domains: &[String],
+) -> LinksConfig {
+    let default_redirect = file.filled("DefaultRedirect");
+    let is_web = |text: &String| {
+        url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+    };
+    if default_redirect.as_ref().is_some_and(|text| !is_web(text)) {
+        file.error("DefaultRedirect", "expected an address like \"https://example.com/\"");
+    }
+    let hosts = file.list("RedirectHosts");
+    for host in hosts.iter().flatten() {
+        if host.is_empty() || host.contains(['/', ' ', ':', '@', '*']) {
+            file.error(
+                "RedirectHosts",
+                format!("{host:?} is not a host like \"example.com\" or \".example.com\""),
+            );
+        }
+    }
+    LinksConfig {
+        default_redirect,
+        redirect_hosts: hosts.unwrap_or_else(|| domains.to_vec()),
+        domains: domains.to_vec(),
+        private_targets: file.flag("AllowPrivateTargets", false),
+        static_directory: static_directory(file, folder, data_directory),
+    }
+}
+
+/// A folder that holds the configuration or the data would publish their secrets.
+fn static_directory(
+    file: &mut Section<'_>,
+    folder: &Path,
+    data_directory: &Path,
+) -> Option<PathBuf> {
+    let path = folder.join(file.filled("StaticDirectory")?);
+    // What is not there yet is compared as it is written.
+    let real = |path: &Path| {
+        path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or(path.to_owned())
+    };
+    let root = real(&path);
+    if real(folder).starts_with(&root) || real(data_directory).starts_with(&root) {
+        file.error("StaticDirectory", "would publish the configuration or the data folder");
+    } else if root.starts_with(real(data_directory)) {
+        file.error("StaticDirectory", "is inside the data folder");
+    }
+    Some(path)
+}
+
 fn url_filter(file: &mut Section<'_>) -> (Option<String>, usize) {
     let filter = file.filled("UrlFilter");
     let group = file.count("UrlFilterMatchGroup", 0..=1_000).unwrap_or(0);
@@ -433,8 +487,6 @@ fn later(file: &mut Section<'_>) {
             ("PruneUpdateConfig", Flag),
         ],
     );
-    file.later("static files", &[("StaticDirectory", Text)]);
-    file.later("redirects", &[("DefaultRedirect", Text)]);
     file.later(
         "export to S3",
         &[

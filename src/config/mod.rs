@@ -12,6 +12,7 @@ mod journal;
 mod json;
 mod keys;
 mod legacy;
+mod links;
 mod log;
 mod notify;
 mod proxy;
@@ -34,6 +35,7 @@ pub use certificates::{AcmeChallenge, AcmeConfig, ClientTlsConfig, TlsConfig};
 pub use intake::{DntPolicy, HashMode, IntakeConfig};
 pub use journal::{Durability, JournalConfig};
 pub use keys::{KeyConfig, KeyKind};
+pub use links::LinksConfig;
 pub use log::{LogConfig, LogFormat};
 pub use proxy::ProxyConfig;
 pub use secret::Secret;
@@ -52,6 +54,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Domains, filters, geography, privacy switches.
     pub intake: IntakeConfig,
+    /// Destinations of redirects and links, static files.
+    pub links: LinksConfig,
     /// Folder, sizes, durability.
     pub journal: JournalConfig,
     /// What `Notify` lists; the embedded store when it lists nothing.
@@ -128,6 +132,10 @@ impl Config {
                 running.intake.prefix_private_hash != self.intake.prefix_private_hash,
             ),
             ("Durability and other keys of the journal", running.journal != self.journal),
+            (
+                "StaticDirectory, DefaultRedirect and other keys of links",
+                running.links != self.links,
+            ),
             ("Notify", running.backends != self.backends),
             ("LogFilter and LogFormat", running.log != self.log),
         ];
@@ -150,6 +158,7 @@ impl Config {
                 prefix_private_hash: running.intake.prefix_private_hash.clone(),
                 ..self.intake
             },
+            links: self.links,
             ..running.clone()
         };
         (config, waiting)

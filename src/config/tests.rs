@@ -52,7 +52,10 @@ fn an_empty_file_is_the_documented_default() {
 fn the_shipped_file_says_nothing_but_the_defaults_and_its_domain() {
     let loaded = parse_text(SHIPPED).unwrap();
     let mut standard = parse(&json!({})).unwrap();
-    standard.config.intake.domains = vec!["localhost".to_owned()];
+    let localhost = vec!["localhost".to_owned()];
+    standard.config.intake.domains.clone_from(&localhost);
+    standard.config.links.domains.clone_from(&localhost);
+    standard.config.links.redirect_hosts = localhost;
     assert_eq!(loaded, standard);
 }
 
@@ -174,11 +177,9 @@ fn secrets_come_from_the_environment() {
 #[test]
 fn a_later_feature_is_named_when_it_is_asked_for_and_only_then() {
     let asked = notes(&json!({
-        "DataRetentionDays": 365,
-        "PruneOldData": true, "StaticDirectory": "public",
-        "DefaultRedirect": "https://a.example", "S3Bucket": "b", "Database": "mine",
+        "DataRetentionDays": 365, "PruneOldData": true, "S3Bucket": "b", "Database": "mine",
     }));
-    assert_eq!(asked.len(), 6, "{asked:#?}");
+    assert_eq!(asked.len(), 4, "{asked:#?}");
     assert!(asked.iter().all(|note| note.starts_with("not in this version yet: ")), "{asked:#?}");
     let silent = notes(&json!({
         "LetsEncryptDomains": [], "PruneOldData": false, "ProxyUrl": "",
@@ -342,7 +343,36 @@ fn a_go_file_is_translated_and_each_difference_is_named() {
     has("MaximumConnections is read as MaxConnections");
     has("ProxyExceptHTTP is read as ListenHTTP");
     has("SchemaVersion is ignored: each store keeps its own schema version");
-    has("not in this version yet: StaticDirectory (static files)");
+    assert_eq!(config.links.default_redirect.as_deref(), Some("https://sfpl.io"));
+    assert_eq!(config.links.redirect_hosts, ["localhost", "tr.example.com"]);
+    assert_eq!(config.links.static_directory.as_deref(), Some(Path::new("/etc/tracker/public")));
+}
+
+#[test]
+fn destinations_and_the_static_folder_are_read() {
+    let links = |value: &Value| parse(value).unwrap().config.links;
+    assert_eq!(links(&json!({})), LinksConfig::default());
+    let read = links(&json!({
+        "Domains": ["www.example.com"], "RedirectHosts": [".shop.example"],
+        "DefaultRedirect": "https://www.example.com/", "StaticDirectory": "public",
+        "AllowPrivateTargets": true,
+    }));
+    assert_eq!(read.redirect_hosts, [".shop.example"]);
+    assert_eq!(read.domains, ["www.example.com"]);
+    assert!(read.private_targets);
+    let none = links(&json!({"Domains": ["www.example.com"], "RedirectHosts": []}));
+    assert_eq!(none.redirect_hosts, [""; 0]);
+    for (wrong, expect) in [
+        (json!({"DefaultRedirect": "/home"}), "DefaultRedirect: expected an address"),
+        (json!({"DefaultRedirect": "javascript:x"}), "DefaultRedirect: expected an address"),
+        (json!({"RedirectHosts": ["https://a.example"]}), "RedirectHosts: \"https://a.example\""),
+        (json!({"StaticDirectory": "."}), "StaticDirectory: would publish the configuration"),
+        (json!({"StaticDirectory": "/"}), "StaticDirectory: would publish the configuration"),
+        (json!({"StaticDirectory": "data/keys"}), "StaticDirectory: is inside the data folder"),
+    ] {
+        let errors = errors(&wrong);
+        assert!(errors.len() == 1 && errors[0].starts_with(expect), "{wrong}: {errors:?}");
+    }
 }
 
 #[test]

@@ -246,13 +246,15 @@ impl CursorFile {
 /// One file for each store a sink ever had: the sink's name for people, a hash of both for the
 /// program.
 fn path(directory: &Path, name: &str, identity: &str) -> PathBuf {
-    let readable: String = name
-        .chars()
-        .take(40)
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
-        .collect();
+    let readable = readable(name);
     let hash = Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("{name}\n{identity}").as_bytes());
     directory.join(format!("{readable}-{}.{EXTENSION}", hash.simple()))
+}
+
+/// A sink's name as files have it.
+fn readable(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    name.chars().take(40).map(plain).collect()
 }
 
 /// Both slots, as far as the file has them.
@@ -276,6 +278,33 @@ fn read(file: &dyn File) -> io::Result<Vec<u8>> {
 /// When the folder is there and cannot be read.
 pub fn highest_cursor(directory: &Path) -> io::Result<Position> {
     highest(&RealFs, directory)
+}
+
+/// The position up to which every store the sink `name` ever had holds all rows of `table`; 0 when one
+/// of them never had any. For whoever has to read what a store may lack before it can be asked.
+///
+/// # Errors
+/// When the folder is there and cannot be read.
+pub fn stored_cursor(directory: &Path, name: &str, table: &str) -> io::Result<Position> {
+    let fs = RealFs;
+    let entries = match fs.list(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Position(0)),
+        entries => entries?,
+    };
+    let prefix = format!("{}-", readable(name));
+    let mut lowest: Option<Position> = None;
+    for entry in entries.into_iter().map(|entry| entry.name) {
+        if Path::new(&entry).extension().is_some_and(|extension| extension == EXTENSION)
+            && entry.starts_with(&prefix)
+        {
+            let bytes = read(&*fs.open(&directory.join(entry))?)?;
+            let stored =
+                newest(&bytes).map(|(_, _, cursor)| cursor.table(table, Position(0)).stored);
+            let stored = stored.unwrap_or_default();
+            lowest = Some(lowest.map_or(stored, |lowest| lowest.min(stored)));
+        }
+    }
+    Ok(lowest.unwrap_or_default())
 }
 
 /// The highest position that the bytes of one cursor file name; `None` when no slot is whole. For

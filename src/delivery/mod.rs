@@ -37,7 +37,7 @@ use crate::journal::{Fs, Journal, Position, RealFs};
 use crate::tables;
 use crate::telemetry::{LOST_REASONS, Metrics};
 use batcher::Bounds;
-pub use cursor::{highest_cursor, scan_cursor};
+pub use cursor::{highest_cursor, scan_cursor, stored_cursor};
 pub use replay::{ReplayError, Replayed, replay};
 use shipper::Shipper;
 use source::{Claims, Decoder, Source};
@@ -165,6 +165,12 @@ impl Delivery {
                 }
             })
             .collect()
+    }
+
+    /// Up to which position the sink `name` has everything; 0 while it is not reached.
+    pub fn stored(&self, name: &str) -> Position {
+        let entry = self.sinks.iter().find(|entry| entry.name == name);
+        entry.map_or(Position(0), |entry| entry.status.seen().stored)
     }
 
     /// Returns when a shipper broke, which it never does by a sink's fault: the process should end

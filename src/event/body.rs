@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::agreement::Agreement;
-use super::ids::OtherId;
+use super::ids::{OtherId, UserId};
 use super::payment::Payments;
 
 /// What kind of fact it is, with the fields of that kind.
@@ -17,6 +17,8 @@ pub enum Body {
     Payment(Box<Payments>),
     /// A visitor agreed to something, or took it back.
     Agreement(Box<Agreement>),
+    /// A short link was made or changed.
+    Link(Box<Link>),
     /// Input or a row that could not take the ordinary way.
     Quarantine(Box<Quarantine>),
 }
@@ -73,6 +75,28 @@ pub struct Thread {
     pub mid: OtherId,
     /// Fields by the column names of those tables, as sent.
     pub fields: Map<String, Value>,
+}
+
+/// A short link as it was made or changed; whose it is stands in [`super::Who`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// What it is found by: host without port and path, decoded, in lower case.
+    pub urlfrom: String,
+    /// The host of `urlfrom`.
+    pub hostfrom: String,
+    /// The path of `urlfrom`.
+    pub slugfrom: String,
+    /// Where it leads, case kept.
+    pub urlto: String,
+    /// The host of `urlto`.
+    pub hostto: String,
+    /// The path of `urlto`.
+    pub pathto: String,
+    /// The query of `urlto`, or what its maker named so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub searchto: Option<String>,
+    /// Whose account made the change.
+    pub updater: UserId,
 }
 
 /// Something set aside with its reason, so that nothing is lost without a trace.

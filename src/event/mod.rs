@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use agreement::Agreement;
-pub use body::{Body, Quarantine, Reason, Thread, Track};
+pub use body::{Body, Link, Quarantine, Reason, Thread, Track};
 pub use codec::{DecodeError, EncodeError, decode, encode};
 pub use ids::{EventId, Id, OrgId, OtherId, SessionId, UserId, VisitorId, kind};
 pub use money::Money;

@@ -129,6 +129,22 @@ pub struct Payment {
     pub params: Map<String, Value>,
 }
 
+impl Payment {
+    /// The texts that come from free input.
+    pub fn texts(&mut self) -> [&mut Option<String>; 8] {
+        [
+            &mut self.product,
+            &mut self.pcat,
+            &mut self.man,
+            &mut self.model,
+            &mut self.country,
+            &mut self.rcode,
+            &mut self.region,
+            &mut self.campaign_id,
+        ]
+    }
+}
+
 /// What one payment adds to one lifetime value: a row of `ltv`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Credit {

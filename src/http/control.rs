@@ -8,6 +8,7 @@
 //! | `POST /reload` | – | what was taken up, and what needs a restart |
 //! | `POST /query` | `{"sql": …, "rows_max": …}` | the rows: `columns`, `rows`, `truncated` |
 //! | `POST /replay` | what to replay | what was replayed |
+//! | `POST /account` | `{"put": …}` or `{"remove": id}` | `{"changed": …}` |
 
 use std::fs;
 use std::io;
@@ -41,7 +42,7 @@ use super::forwarded::Disbelieved;
 use super::state::AppState;
 use super::swap::Routes;
 use super::{answer, ops};
-use crate::backends::{Store, StoreError};
+use crate::backends::{AccountChange, Store, StoreError};
 
 /// Bytes of a request: a query is text that a person wrote.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -169,6 +170,7 @@ fn router(handlers: Handlers) -> Router {
         .route("/reload", post(reload))
         .route("/query", post(query))
         .route("/replay", post(replay))
+        .route("/account", post(account))
         .fallback(ops::not_found)
         .with_state(Arc::new(handlers))
 }
@@ -210,6 +212,20 @@ async fn query(
     let rows_max = rows_max.unwrap_or(handlers.rows_max).min(handlers.rows_max);
     let rows = store.query(&sql, rows_max, handlers.time_max).await?;
     Ok(answer::json(StatusCode::OK, &rows))
+}
+
+async fn account(
+    State(handlers): State<Arc<Handlers>>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let change: AccountChange = read(request).await?;
+    let store = handlers.store.as_ref().ok_or(Failure {
+        status: StatusCode::NOT_IMPLEMENTED,
+        code: "no_store",
+        message: "none of the configured systems keeps accounts".to_owned(),
+    })?;
+    let changed = store.change_account(change).await?;
+    Ok(answer::json(StatusCode::OK, &serde_json::json!({ "changed": changed })))
 }
 
 async fn replay(

@@ -17,15 +17,17 @@ const TEXT_BYTES_MAX: usize = 8 << 10;
 const FORWARDED_HOSTS: [&str; 3] = ["x-original-host", "x-forwarded-host", "x-host"];
 
 /// Headers the bot classifier looks at.
-const HINTS: [&str; 11] = [
+const HINTS: [&str; 13] = [
     "accept",
     "accept-encoding",
     "sec-fetch-site",
     "sec-fetch-mode",
     "sec-fetch-dest",
     "sec-purpose",
+    "purpose",
     "from",
     "x-purpose",
+    "x-moz",
     "sec-ch-ua",
     "sec-ch-ua-mobile",
     "sec-ch-ua-platform",

@@ -13,18 +13,25 @@ mod connection;
 pub mod control;
 pub mod cookie;
 mod cors;
+mod credentials;
 mod error;
 mod facts;
+mod files;
 pub mod forwarded;
 mod frame;
 mod keys;
 mod layers;
 mod lease;
 mod limits;
+mod links;
+mod openapi;
 mod ops;
+mod pages;
 mod privacy;
 pub mod proxy;
+mod qr;
 mod quota;
+mod redirect;
 mod server;
 mod state;
 mod swap;
@@ -60,10 +67,17 @@ pub fn router(state: AppState) -> Router {
 
 fn routes(shared: &Arc<Shared>) -> Router {
     let native = |route: &str| format!("/tr/v{}/{route}", shared.app.http.api_version);
+    let document = openapi::Document::new(shared.app.http.api_version);
     Router::new()
         .merge(subtree(&native("tr"), || any(track::tr)))
         .merge(subtree(&native("str"), || any(track::str)))
         .merge(subtree(&native("img"), || any(track::img)))
+        .merge(subtree(&native("rdr"), || any(redirect::rdr)))
+        .merge(subtree(&native("xrdr"), || any(redirect::xrdr)))
+        .merge(subtree(&native("rpi/redirect"), || any(links::create)))
+        .merge(subtree(&native("rpi/redirects"), || any(links::list)))
+        .route(&native("rpi/qr"), any(qr::qr))
+        .merge(subtree(&native("pub"), || any(files::serve)))
         .merge(subtree(&native("ws"), || any(websocket::ws)))
         .merge(subtree(&native("ltv"), || any(track::ltv)))
         .merge(subtree(&native("ppi"), || any(privacy::unknown)))
@@ -75,6 +89,7 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/health", any(ops::health))
         .route("/metrics", any(ops::metrics))
         .route("/clear", any(ops::clear))
+        .route("/openapi.json", any(move |request| async move { document.answer(&request) }))
         .route("/.well-known/acme-challenge/{token}", any(to_https::challenge))
         .fallback(proxy::or_not_found)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(shared), layers::around))

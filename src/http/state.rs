@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::certificate::TlsError;
 use super::cors::Origins;
 use super::error::ApiError;
+use super::files::Folder;
 use super::forwarded::{Disbelieved, Trusted};
 use super::keys::Keys;
 use super::limits::Limits;
@@ -17,11 +18,13 @@ use super::proxy::Proxies;
 use super::tls::Certificates;
 use crate::backends::Store;
 use crate::clock::Clock;
-use crate::config::{Durability, HttpConfig, IntakeConfig};
+use crate::config::{Durability, HttpConfig, IntakeConfig, LinksConfig};
 use crate::delivery::SinkHealth;
 use crate::geo::GeoDb;
 use crate::intake::Intake;
 use crate::journal::Journal;
+use crate::links::accounts::Accounts;
+use crate::links::{Links, Policy};
 use crate::telemetry::Metrics;
 
 /// How the sinks are; asked for each `/health` and `/metrics`.
@@ -32,6 +35,12 @@ pub type HealthSource = Arc<dyn Fn() -> Vec<SinkHealth> + Send + Sync>;
 pub struct AppState {
     /// Takes hits.
     pub intake: Arc<Intake>,
+    /// Finds short links.
+    pub links: Arc<Links>,
+    /// Who may make short links.
+    pub accounts: Arc<Accounts>,
+    /// Where visitors may go, and the folder of static files.
+    pub site: LinksConfig,
     /// For its statistics.
     pub journal: Journal,
     /// Answers what routes ask; the first configured system that can.
@@ -94,6 +103,8 @@ pub(super) struct Shared {
     pub(super) app: AppState,
     pub(super) origins: Origins,
     pub(super) trusted: Trusted,
+    pub(super) policy: Policy,
+    pub(super) files: Option<Folder>,
     pub(super) keys: Keys,
     /// Bytes of bodies that did not fit into one read; see `body.rs`.
     pub(super) bodies: Arc<AtomicUsize>,
@@ -109,6 +120,12 @@ impl Shared {
         Self {
             origins: Origins::new(&app.http.allow_origins),
             trusted: Trusted::new(&app.http.trusted_proxies),
+            policy: Policy::new(&app.site, app.http.api_version),
+            files: app
+                .site
+                .static_directory
+                .as_deref()
+                .map(|folder| Folder::new(folder, app.http.api_version)),
             keys: Keys::new(&app.http.keys),
             bodies: Arc::default(),
             limits: Arc::new(Limits::new(

@@ -259,7 +259,9 @@ impl Taker {
         length: usize,
     ) -> Result<Taken, ApiError> {
         match self.shared.app.intake.accept_as(self.fact, self.hit(query, body, length)) {
-            Ok(Receipt { id, pending, cookie }) => Ok(Taken { id, pending: Some(pending), cookie }),
+            Ok(Receipt { id, pending, cookie, .. }) => {
+                Ok(Taken { id, pending: Some(pending), cookie })
+            }
             // Not stored because its sender wished so; that is no failure.
             Err(IntakeError::Private) => {
                 Ok(Taken { id: EventId::generate(), pending: None, cookie: None })

@@ -63,7 +63,8 @@ pub(super) fn object(value: Value, nesting_max: usize) -> Read<Map<String, Value
     }
 }
 
-/// The text of an id, which may be any UUID or any short text; malformed ones are absent.
+/// The text of an id, which may be any UUID or any short text. An empty one is absent, another
+/// malformed one is given back.
 pub(super) fn id(value: Value) -> Read<String> {
     let text = match value {
         Value::Null => return Ok(None),
@@ -71,10 +72,11 @@ pub(super) fn id(value: Value) -> Read<String> {
         Value::Number(number) => number.to_string(),
         Value::Bool(_) | Value::Array(_) | Value::Object(_) => return Err(value),
     };
-    let text = text.trim();
-    let malformed =
-        text.is_empty() || text.len() > ID_BYTES_MAX || text.chars().any(char::is_control);
-    Ok((!malformed).then(|| text.to_owned()))
+    let trimmed = text.trim();
+    if trimmed.len() > ID_BYTES_MAX || trimmed.chars().any(char::is_control) {
+        return Err(Value::String(text));
+    }
+    Ok((!trimmed.is_empty()).then(|| trimmed.to_owned()))
 }
 
 /// `text` without NUL, which no store takes, and cut to `bytes_max` at a character.
@@ -165,14 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_id_is_absent() {
+    fn an_empty_id_is_absent_and_a_malformed_one_given_back() {
         for (value, expect) in [
             (json!("user-123"), Ok(Some("user-123".to_owned()))),
             (json!(42), Ok(Some("42".to_owned()))),
             (json!("  "), Ok(None)),
-            (json!("a\u{7}b"), Ok(None)),
+            (json!("a\u{7}b"), Err(json!("a\u{7}b"))),
             (json!("x".repeat(128)), Ok(Some("x".repeat(128)))),
-            (json!("x".repeat(129)), Ok(None)),
+            (json!("x".repeat(129)), Err(json!("x".repeat(129)))),
             (json!(["a"]), Err(json!(["a"]))),
         ] {
             assert_eq!(id(value.clone()), expect, "{value}");

@@ -122,13 +122,13 @@ fn fill_cookies(fields: &mut Map<String, Value>, facts: &RequestFacts) {
     }
 }
 
-/// Pairs of path segments, keys in lower case; the last of a key wins, a dangling key is ignored.
+/// Pairs of path segments; the last of a key wins, a dangling key is ignored.
 fn path_fields(path_rest: &str) -> Map<String, Value> {
     let mut segments = path_rest.split('/').skip_while(|segment| segment.is_empty());
     let mut pairs = Map::new();
     for _ in 0..PAIRS_MAX {
         let (Some(key), Some(value)) = (segments.next(), segments.next()) else { break };
-        pairs.insert(decode(key).to_lowercase(), Value::String(decode(value)));
+        pairs.insert(decode(key), Value::String(decode(value)));
     }
     pairs
 }
@@ -386,7 +386,7 @@ mod tests {
         let got = fields(&facts, "/ROCK/ON/b/path/odd", Some(query), Some(body), None);
         let expect = json!({
             "vid": "cookie", "A": "header", "b": "body", "uid": "u", "cflags": 4096,
-            "rock": "ON", "c": "query", "C2": "Kept", "d": "1", "source": "News", "id": "7",
+            "ROCK": "ON", "c": "query", "C2": "Kept", "d": "1", "source": "News", "id": "7",
             "xid": "late",
         });
         assert_eq!(Value::Object(got), expect);

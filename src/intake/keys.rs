@@ -74,6 +74,7 @@ pub struct Keys {
     cell: hmac::Key,
     user_name: hmac::Key,
     id: hmac::Key,
+    redirect: hmac::Key,
 }
 
 impl Keys {
@@ -118,6 +119,7 @@ impl Keys {
             cell: derive("cell"),
             user_name: derive("user name"),
             id: derive("id"),
+            redirect: derive("redirect"),
         }
     }
 
@@ -144,11 +146,23 @@ impl Keys {
 
     /// The id that stands for a text that is no UUID: same text, same id, in this installation.
     /// Always keyed. Version 8 of RFC 9562, so that it cannot be taken for another kind.
-    pub(super) fn id(&self, text: &str) -> Uuid {
+    pub fn id(&self, text: &str) -> Uuid {
         let tag = hmac::sign(&self.id, text.as_bytes());
         let mut bytes = [0; 16];
         bytes.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
         Builder::from_bytes(bytes).with_version(Version::Custom).into_uuid()
+    }
+
+    /// The signature under which `rdr` leads to `url` although its host is not configured: 64 hex
+    /// digits.
+    pub fn sign_redirect(&self, url: &str) -> String {
+        hex(hmac::sign(&self.redirect, url.as_bytes()).as_ref())
+    }
+
+    /// Whether `signature` is the one of `url`; takes the same time for every wrong one.
+    pub fn is_redirect_signed(&self, url: &str, signature: &str) -> bool {
+        unhex(signature)
+            .is_some_and(|tag| hmac::verify(&self.redirect, url.as_bytes(), &tag).is_ok())
     }
 
     fn keyed(&self, purpose: Purpose, bytes: &[u8]) -> String {

@@ -24,7 +24,10 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::IntakeConfig;
-use crate::event::{self, Agreement, Body, Event, EventId, Origin, Quarantine, Reason, VisitorId};
+use crate::event::{
+    self, Agreement, Body, Event, EventId, Link, OrgId, Origin, Quarantine, Reason, Verdict,
+    VisitorId,
+};
 use crate::geo::GeoDb;
 use crate::journal::{AppendError, Journal, Pending, Settle};
 use crate::telemetry::Metrics;
@@ -94,8 +97,8 @@ pub struct RequestFacts {
     /// `DNT: 1`.
     pub dnt: bool,
     /// Other headers the bot classifier looks at, lower-case names: accept, accept-encoding,
-    /// sec-fetch-site, sec-fetch-mode, sec-fetch-dest, sec-purpose, from, x-purpose, sec-ch-ua,
-    /// sec-ch-ua-mobile, sec-ch-ua-platform.
+    /// sec-fetch-site, sec-fetch-mode, sec-fetch-dest, sec-purpose, purpose, from, x-purpose, x-moz,
+    /// sec-ch-ua, sec-ch-ua-mobile, sec-ch-ua-platform.
     pub hints: BTreeMap<&'static str, String>,
 }
 
@@ -116,6 +119,10 @@ pub struct Receipt {
     pub pending: Pending,
     /// The visitor cookie to set: present for client events whose visitor may be remembered.
     pub cookie: Option<VisitorCookie>,
+    /// Human or which kind of machine sent it.
+    pub verdict: Verdict,
+    /// The browser fetched ahead: nobody has asked for it yet, and perhaps nobody will.
+    pub is_prefetch: bool,
 }
 
 /// What the answer should set (D4, §2.7): built by the HTTP layer into one `Set-Cookie`.
@@ -396,7 +403,14 @@ impl Intake {
                 self.metrics.times_replaced.inc();
             }
             let pending = self.append(&prepared.event, settle_event)?;
-            Ok(Receipt { id: prepared.event.id, pending, cookie: prepared.cookie })
+            let agent = &prepared.event.agent;
+            Ok(Receipt {
+                id: prepared.event.id,
+                pending,
+                cookie: prepared.cookie,
+                verdict: agent.verdict,
+                is_prefetch: agent.reasons.iter().any(|reason| reason == enrich::PREFETCH),
+            })
         });
         accepted.inspect_err(|error| self.metrics.refused(error.label()))
     }
@@ -419,7 +433,13 @@ impl Intake {
             }
             let event = self.set_aside(facts, reason, message, raw);
             let pending = self.append(&event, settle_quarantine(reason))?;
-            Ok(Receipt { id: event.id, pending, cookie: None })
+            Ok(Receipt {
+                id: event.id,
+                pending,
+                cookie: None,
+                verdict: event.agent.verdict,
+                is_prefetch: false,
+            })
         };
         set_aside().inspect_err(|error| self.metrics.refused(error.label()))
     }
@@ -429,6 +449,37 @@ impl Intake {
     pub fn id_of(&self, text: &str) -> Option<Uuid> {
         let value = Value::String(text.to_owned());
         build::id(value, &self.preparer.keys).ok().flatten().map(|(id, _)| id)
+    }
+
+    /// Appends that a short link was made or changed, for the organisation `oid` called `org`. Never
+    /// waits. Gives the event too: whoever looks links up remembers it once it is durable.
+    ///
+    /// # Errors
+    /// When the journal cannot take it.
+    pub fn link(
+        &self,
+        facts: &RequestFacts,
+        link: Link,
+        oid: Option<OrgId>,
+        org: Option<String>,
+    ) -> Result<(Event, Pending), IntakeError> {
+        self.metrics.book(|metrics| {
+            metrics.events_received.inc();
+            metrics.events_in_flight.inc();
+        });
+        let mut event = build::blank(facts, Origin::Server);
+        event.id = EventId::generate();
+        event.hhash = self.preparer.keys.hash(keys::Purpose::Host, &event.host);
+        (event.who.oid, event.who.org) = (oid, org);
+        event.body = Body::Link(Box::new(link));
+        let appended = self.append(&event, settle_event);
+        let pending = appended.inspect_err(|error| self.metrics.refused(error.label()))?;
+        Ok((event, pending))
+    }
+
+    /// The installation's keys: for signatures, and for the ids that texts stand for.
+    pub fn keys(&self) -> &Keys {
+        &self.preparer.keys
     }
 
     /// Counts an event that the transport refused and told its sender about.

@@ -705,3 +705,63 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_malformed_id_is_kept_beside_the_others_unless_nobody_may_be_told_apart() {
+    let long = "x".repeat(200);
+    let stored = event(facts(), json!({"ename": "x", "uid": long, "vid": ["a"]}));
+    assert_eq!((stored.params["uid"].as_str(), stored.who.uid), (Some(&*long), None));
+    assert_eq!(stored.params["vid"], json!(["a"]));
+    let mut config = config();
+    config.dnt_policy = DntPolicy::Anonymous;
+    let quiet = RequestFacts { dnt: true, ..facts() };
+    let hit = hit(quiet, json!({"ename": "x", "uid": long, "vid": ["a"], "plan": "pro"}));
+    let stored = preparer(&config).prepare(hit).unwrap().event;
+    assert_eq!(serde_json::Value::Object(stored.params), json!({"plan": "pro"}));
+}
+
+fn payments(facts: RequestFacts, config: &IntakeConfig, fields: Value) -> crate::event::Payments {
+    let prepared = preparer(config).prepare_as(Fact::Payment, hit(facts, fields)).unwrap();
+    assert_eq!(prepared.cookie, None);
+    assert!(!prepared.event.who.is_new, "a payment makes no visitor");
+    match prepared.event.body {
+        Body::Payment(payments) => *payments,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_personal_in_a_payment_is_taken_away() {
+    let fields = json!({
+        "amt": 1, "product": "jane@example.org", "model": "m", "note": "jane@example.org",
+        "cardNumber": "4111111111111111", "payments": [],
+    });
+    let line = payments(facts(), &config(), fields).lines.remove(0);
+    assert_eq!((line.product, line.model), (None, text("m")));
+    assert_eq!(line.params, Map::new());
+}
+
+#[test]
+fn an_anonymous_payment_is_of_its_order_only() {
+    let config = IntakeConfig { dnt_policy: DntPolicy::Anonymous, ..config() };
+    let facts = RequestFacts { dnt: true, ..facts() };
+    let lines = json!([{"amt": 1, "orid": "o", "uid": "w"}]);
+    let fields = json!({"uid": "u".repeat(200), "vid": ID, "payments": lines});
+    let payments = payments(facts, &config, fields);
+    let of: Vec<_> = payments.credits.iter().map(|credit| credit.of.as_str()).collect();
+    assert_eq!(of, ["orid"]);
+    assert_eq!(Value::Object(payments.lines[0].params.clone()), json!({"orid": "o"}));
+}
+
+#[test]
+fn an_anonymous_agreement_keeps_its_visitor_and_nothing_else_of_who_it_was() {
+    let config = IntakeConfig { dnt_policy: DntPolicy::Anonymous, ..config() };
+    let facts = RequestFacts { dnt: true, ..facts() };
+    let fields = json!({"vid": ID, "uid": "u", "cflags": 3, "loc": {"ip": "x", "country": "DE"}});
+    let prepared = preparer(&config).prepare_as(Fact::Agreement, hit(facts, fields)).unwrap();
+    let who = &prepared.event.who;
+    assert_eq!((who.vid.map(|id| id.to_string()), who.uid), (text(ID), None));
+    let Body::Agreement(agreement) = prepared.event.body else { panic!("no agreement") };
+    assert_eq!(Value::Object(agreement.loc), json!({"country": "DE"}));
+    assert_eq!(prepared.cookie.unwrap().agreed, Some(3));
+}

@@ -82,10 +82,12 @@ impl Keeper {
             disk_bytes_max: shared.disk_bytes_max / 100 * TIGHT_PERCENT,
             is_volume_short: free < self.reserve_bytes() + shared.segment_bytes,
         };
-        let mut is_removed = false;
+        let (mut is_removed, mut given_up) = (false, 0_u32);
         loop {
             let released = locked(&shared.table).release(&rule);
             let Some(segment) = released else { break };
+            // Old enough or not: what is kept for refill goes before its time when room is short.
+            given_up += u32::from(segment.created_ms > rule.created_before_ms);
             match self.recycle(&segment) {
                 Ok(true) => {}
                 Ok(false) => is_removed = true,
@@ -93,6 +95,12 @@ impl Keeper {
                     tracing::warn!(name = segment.name, %error, "cannot recycle a segment");
                 }
             }
+        }
+        if given_up > 0 && rule.is_volume_short {
+            tracing::info!(
+                segments = given_up,
+                "room is short, delivered segments are given up early"
+            );
         }
         if is_removed && let Err(error) = shared.fs.sync_folder(&shared.folder) {
             tracing::warn!(%error, "cannot sync the journal's folder");

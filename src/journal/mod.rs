@@ -164,6 +164,14 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Whether it is not known yet how it ended; for whoever answers without waiting.
+    pub fn is_open(mut self) -> bool {
+        let open = |outcome: &mut oneshot::Receiver<_>| {
+            matches!(outcome.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+        };
+        self.outcome.as_mut().is_some_and(open)
+    }
+
     /// Where it stands, once it is as durable as configured. Cancel-safe.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ pub(super) static AGREED: Table<Agreement> =
 fn agreement(event: &Event) -> Option<&Agreement> {
     match &event.body {
         Body::Agreement(agreement) => Some(agreement),
-        Body::Track(_) | Body::Payment(_) | Body::Quarantine(_) => None,
+        Body::Track(_) | Body::Payment(_) | Body::Link(_) | Body::Quarantine(_) => None,
     }
 }
 

@@ -11,7 +11,7 @@ pub(super) static EVENTS: Table<Track> = Table {
     kind: Kind::Append,
     part: |e| match &e.body {
         Body::Track(track) => Some(track),
-        Body::Payment(_) | Body::Agreement(_) | Body::Quarantine(_) => None,
+        Body::Payment(_) | Body::Agreement(_) | Body::Link(_) | Body::Quarantine(_) => None,
     },
     columns: &[
         Column { name: "eid", cell: |e, _| e.id.into() },

@@ -321,7 +321,7 @@ pub(super) static IMPRESSION_DAILY: Table<Track> = Table {
 fn track(event: &Event) -> Option<&Track> {
     match &event.body {
         Body::Track(track) => Some(track),
-        Body::Payment(_) | Body::Agreement(_) | Body::Quarantine(_) => None,
+        Body::Payment(_) | Body::Agreement(_) | Body::Link(_) | Body::Quarantine(_) => None,
     }
 }
 

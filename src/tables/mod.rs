@@ -5,6 +5,7 @@
 
 mod agreements;
 mod events;
+mod links;
 mod messages;
 mod payments;
 mod quarantine;
@@ -30,6 +31,8 @@ pub static ALL: &[&dyn AnyTable] = &[
     &payments::LTV,
     &agreements::AGREEMENTS,
     &agreements::AGREED,
+    &links::REDIRECTS,
+    &links::REDIRECT_HISTORY,
     &quarantine::QUARANTINE,
 ];
 

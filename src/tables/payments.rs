@@ -86,7 +86,7 @@ pub(super) static LTV: ListTable<Credit> = ListTable {
 fn payments(event: &Event) -> Option<&Payments> {
     match &event.body {
         Body::Payment(payments) => Some(payments),
-        Body::Track(_) | Body::Agreement(_) | Body::Quarantine(_) => None,
+        Body::Track(_) | Body::Agreement(_) | Body::Link(_) | Body::Quarantine(_) => None,
     }
 }
 

@@ -9,7 +9,7 @@ pub(super) static QUARANTINE: Table<Quarantine> = Table {
     kind: Kind::Append,
     part: |e| match &e.body {
         Body::Quarantine(quarantine) => Some(quarantine),
-        Body::Track(_) | Body::Payment(_) | Body::Agreement(_) => None,
+        Body::Track(_) | Body::Payment(_) | Body::Agreement(_) | Body::Link(_) => None,
     },
     columns: &[
         Column { name: "eid", cell: |e, _| e.id.into() },

@@ -7,8 +7,8 @@ use serde_json::{Map, json};
 use uuid::Uuid;
 
 use crate::event::{
-    Agent, Agreement, Body, Campaign, Consent, Credit, Event, Holder, Ingest, Money, Origin, Page,
-    Payment, Payments, Place, Track, Verdict, Who,
+    Agent, Agreement, Body, Campaign, Consent, Credit, Event, Holder, Ingest, Link, Money, Origin,
+    Page, Payment, Payments, Place, Track, Verdict, Who,
 };
 
 /// The journal the events say they come from.
@@ -180,6 +180,21 @@ pub(crate) fn agreement(seq: u64) -> Event {
         loc: object(json!({"country": "DE"})),
     };
     Event { body: Body::Agreement(Box::new(agreement)), ..event(seq) }
+}
+
+/// The short link of `path` on `example.org`, made or changed at position `seq` to lead to `to`.
+pub(crate) fn link(seq: u64, path: &str, to: &str) -> Event {
+    let link = Link {
+        urlfrom: format!("example.org{path}"),
+        hostfrom: "example.org".into(),
+        slugfrom: path.into(),
+        urlto: to.into(),
+        hostto: "example.net".into(),
+        pathto: "/b".into(),
+        searchto: None,
+        updater: Uuid::from_u128(300).into(),
+    };
+    Event { body: Body::Link(Box::new(link)), ..event(seq) }
 }
 
 fn object(value: serde_json::Value) -> Map<String, serde_json::Value> {

@@ -61,6 +61,12 @@ pub struct Metrics {
     pub events_in_flight: IntGauge,
     /// Answers given before durability was known (pixels, redirects).
     pub events_unconfirmed: Counter,
+    /// Visitors sent on, by route and by what they are: a verdict, or `prefetch`.
+    pub redirects: CounterVec,
+    /// Destinations refused, by reason.
+    pub redirects_refused: CounterVec,
+    /// Short links that could not be looked up.
+    pub links_unknown: Counter,
     /// Events whose `created_at` was not believed.
     pub times_replaced: Counter,
     /// Requests by route pattern and status.
@@ -187,6 +193,23 @@ impl Metrics {
                 r,
                 "events_unconfirmed_total",
                 "answers given before durability was known",
+            )?,
+            redirects: counters(
+                r,
+                "redirects_total",
+                "visitors sent on, by route and by verdict or prefetch",
+                &["route", "verdict"],
+            )?,
+            redirects_refused: counters(
+                r,
+                "redirects_refused_total",
+                "destinations refused, by reason",
+                &["reason"],
+            )?,
+            links_unknown: counter(
+                r,
+                "links_unknown_total",
+                "visits of paths that could not be looked up, as the store did not answer",
             )?,
             times_replaced: counter(
                 r,

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use chrono::DateTime;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value;
-use tracker::config::{Config, IntakeConfig, TrustedProxy};
+use tracker::config::{Config, IntakeConfig, LinksConfig, TrustedProxy};
 use tracker::event::{self, Body, Origin, Verdict};
 use tracker::geo::GeoDb;
 use tracker::geo::ip2location::Lines;
@@ -24,6 +24,7 @@ use tracker::geo::mmdb::Builder;
 use tracker::http::forwarded::{self, Trusted};
 use tracker::http::{Encoding, Frame, batch, cookie, proxy};
 use tracker::intake::{self, Agents, Fact, Hit, IntakeError, Keys, Preparer, RequestFacts, Tenant};
+use tracker::links::{Key, Policy, base64};
 use tracker::{delivery, import, journal};
 
 /// Does something with an input; panics when what must hold does not.
@@ -47,6 +48,7 @@ pub(crate) const TABLE: &[(&str, Target)] = &[
     ("lz4", lz4),
     ("payment", payment),
     ("path", path),
+    ("redirect", redirect),
     ("segment", segment),
     ("url", url),
 ];
@@ -359,6 +361,40 @@ fn log_line(bytes: &[u8]) {
     if let Ok(line) = import::parse(&text(bytes)) {
         assert!(!line.method.is_empty() && !line.target.is_empty());
     }
+}
+
+/// Any text as a destination: what is allowed leads to a configured host, in a form that every browser
+/// reads the same and no header can be split by. And as the address of a short link: one form.
+fn redirect(bytes: &[u8]) {
+    let line = text(bytes);
+    let config = LinksConfig {
+        redirect_hosts: vec!["good.example".to_owned(), ".wide.example".to_owned()],
+        domains: vec!["own.example".to_owned()],
+        ..LinksConfig::default()
+    };
+    let policy = Policy::new(&config, 1);
+    let check = |url: &url::Url| {
+        assert!(matches!(url.scheme(), "http" | "https"), "{url}");
+        assert!(url.username().is_empty() && url.password().is_none(), "{url}");
+        assert!(url.as_str().bytes().all(|byte| (0x21..0x7f).contains(&byte)), "{url}");
+        assert_eq!(url::Url::parse(url.as_str()).as_ref(), Ok(url));
+    };
+    if let Ok(url) = policy.redirect(&line, false) {
+        check(&url);
+        let host = url.host_str().expect("a host").trim_end_matches('.');
+        let below = host == "wide.example" || host.ends_with(".wide.example");
+        assert!(host == "good.example" || below, "{url}");
+    }
+    if let Ok(target) = policy.link(&line, "go.example") {
+        check(&target.url);
+        assert_ne!(target.url.host_str(), Some("go.example"));
+        assert!(target.tracked.is_some() || !policy.is_own(&target.url), "{}", target.url);
+    }
+    if let Ok(key) = Key::parse(&line) {
+        assert_eq!(key.as_str(), format!("{}{}", key.host(), key.path()));
+        assert!(key.path().len() > 1 && !key.host().is_empty());
+    }
+    drop(base64::decode(&line));
 }
 
 /// Any bytes as a segment file: nothing panics. And as records, a line each, behind a damaged header

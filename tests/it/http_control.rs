@@ -8,8 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
-use tracker::backends::{Agreement, Link, Rows, Store, StoreError};
-use tracker::event::VisitorId;
+use tracker::backends::{
+    Account, AccountChange, Agreement, Link, Rows, ShortLink, Store, StoreError,
+};
+use tracker::event::{OrgId, UserId, VisitorId};
 use tracker::http::control::{AskError, Control, ControlError, Handlers, ask};
 
 use crate::support::{Served, client};
@@ -19,10 +21,13 @@ struct Echo;
 
 #[async_trait]
 impl Store for Echo {
-    async fn redirect(&self, _: &str) -> Result<Option<String>, StoreError> {
+    async fn redirect(&self, _: &str) -> Result<Option<ShortLink>, StoreError> {
         Ok(None)
     }
-    async fn redirects(&self, _: &str) -> Result<Vec<Link>, StoreError> {
+    async fn redirects_at(&self, _: &str) -> Result<Vec<ShortLink>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn redirects(&self, _: &str, _: Option<OrgId>) -> Result<Vec<Link>, StoreError> {
         Ok(Vec::new())
     }
     async fn agreements(&self, _: VisitorId) -> Result<Vec<Agreement>, StoreError> {
@@ -31,8 +36,14 @@ impl Store for Echo {
     async fn jurisdictions(&self) -> Result<Vec<Map<String, Value>>, StoreError> {
         Ok(Vec::new())
     }
-    async fn password_hash(&self, _: &str) -> Result<Option<String>, StoreError> {
+    async fn account(&self, _: UserId) -> Result<Option<Account>, StoreError> {
         Ok(None)
+    }
+    async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn change_account(&self, _: AccountChange) -> Result<bool, StoreError> {
+        Ok(false)
     }
     async fn daily_total(&self, _: std::net::IpAddr) -> Result<u64, StoreError> {
         Ok(0)

@@ -16,6 +16,7 @@ mod http_hostile;
 mod http_keys;
 mod http_limits;
 mod http_ops;
+mod http_privacy;
 mod http_proxy;
 mod http_server;
 mod http_tls;

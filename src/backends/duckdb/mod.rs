@@ -9,6 +9,7 @@
 //! - no thread that serves requests waits in the library: one thread writes, one answers small
 //!   questions, one answers queries.
 
+mod accounts;
 mod encode;
 mod fault;
 mod file;
@@ -33,7 +34,7 @@ pub use migrate::{Applied, MIGRATIONS, Migration};
 use self::file::OpenError;
 use self::reader::{AskedBy, Desk, Reader};
 use self::worker::{Command, Notice, Worker};
-use super::{Backend, Rows, StoreError};
+use super::{AccountChange, Backend, Rows, StoreError};
 use crate::background;
 use crate::clock::Clock;
 use crate::config::DuckDbConfig;
@@ -100,6 +101,19 @@ pub fn query_file(
     Arc::new(Desk::default()).run(&connection, time_max, |connection| {
         query::run(connection, sql, rows_max).map_err(|error| error.into_store_error(time_max))
     })
+}
+
+/// Changes an account in a file that no server has open; false when there was none to change. Blocks.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when the file cannot be opened or written.
+pub fn change_account_file(
+    config: &DuckDbConfig,
+    change: &AccountChange,
+) -> Result<bool, StoreError> {
+    let database = file::open(config).map_err(|error| StoreError::Unavailable(error.into()))?;
+    accounts::change(&database.connection, change)
+        .map_err(|error| StoreError::Unavailable(error.into()))
 }
 
 /// Opens the file, brings its schema up to date and closes it.

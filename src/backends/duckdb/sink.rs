@@ -19,7 +19,7 @@ const BUSY: Duration = Duration::from_millis(100);
 const CLOSE_ATTEMPTS_MAX: u32 = 300;
 
 impl DuckDb {
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, SinkError>>) -> Command,
     ) -> Result<T, SinkError> {

@@ -9,12 +9,18 @@ use duckdb::types::{TimeUnit, Value as Bound};
 use duckdb::{Connection, OptionalExt, Params};
 use serde_json::{Map, Value};
 
+use super::worker::Command;
 use super::{DuckDb, fault, query};
-use crate::backends::{Agreement, Link, Rows, Store, StoreError};
-use crate::event::VisitorId;
+use crate::backends::{
+    Account, AccountChange, Agreement, Link, Rows, ShortLink, SinkError, Store, StoreError,
+};
+use crate::event::{OrgId, UserId, VisitorId};
 
 /// Longest a route waits for one of the small questions.
 const QUESTION_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Longest a change of an account may take: the worker may be in the middle of a large batch.
+const CHANGE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Links, agreements or regulations of one answer; more than anybody reads in a list.
 const LIST_ROWS_MAX: usize = 10_000;
@@ -64,20 +70,58 @@ fn objects(
     Ok(rows.rows.into_iter().map(|row| columns.iter().cloned().zip(row).collect()).collect())
 }
 
+fn text(row: &Map<String, Value>, column: &str) -> Option<String> {
+    row.get(column).and_then(Value::as_str).map(str::to_owned)
+}
+
+fn short_link(row: &Map<String, Value>) -> ShortLink {
+    ShortLink {
+        urlfrom: text(row, "urlfrom").unwrap_or_default(),
+        urlto: text(row, "urlto").unwrap_or_default(),
+        oid: text(row, "oid").and_then(|oid| oid.parse().ok()),
+        org: text(row, "org"),
+    }
+}
+
+/// `None` for a row without a name, which nobody can use.
+fn account(row: &Map<String, Value>) -> Option<Account> {
+    let time = |column| text(row, column)?.parse::<DateTime<Utc>>().ok();
+    Some(Account {
+        uid: text(row, "uid")?.parse().ok()?,
+        password_hash: text(row, "pwd")?,
+        organisation: text(row, "owner").and_then(|owner| owner.parse().ok()),
+        expires: time("expires"),
+        updated_at: time("updated_at").unwrap_or_default(),
+    })
+}
+
 fn moment(moment: DateTime<Utc>) -> Bound {
     Bound::Timestamp(TimeUnit::Microsecond, moment.timestamp_micros())
 }
 
 #[async_trait]
 impl Store for DuckDb {
-    async fn redirect(&self, from: &str) -> Result<Option<String>, StoreError> {
-        let sql = "select urlto from redirects where urlfrom = ? order by updated_at desc limit 1";
-        self.one(sql, [from.to_owned()]).await
+    async fn redirect(&self, from: &str) -> Result<Option<ShortLink>, StoreError> {
+        let sql = "select urlfrom, urlto, oid::varchar as oid, org from redirects \
+                   where urlfrom = ? order by updated_at desc limit 1";
+        let links = self.list(sql, [from.to_owned()]).await?;
+        Ok(links.first().map(short_link))
     }
 
-    async fn redirects(&self, host: &str) -> Result<Vec<Link>, StoreError> {
-        let sql = "select * from redirect_history where hostfrom = ? order by updated_at desc";
-        let links = self.list(sql, [host.to_owned()]).await?;
+    async fn redirects_at(&self, path: &str) -> Result<Vec<ShortLink>, StoreError> {
+        let sql = "select urlfrom, urlto, oid::varchar as oid, org from redirects \
+                   where urlfrom[strpos(urlfrom, '/'):] = ? \
+                   qualify row_number() over (partition by urlfrom order by updated_at desc) = 1 \
+                   limit 2";
+        let links = self.list(sql, [path.to_owned()]).await?;
+        Ok(links.iter().map(short_link).collect())
+    }
+
+    async fn redirects(&self, host: &str, of: Option<OrgId>) -> Result<Vec<Link>, StoreError> {
+        let sql = "select * from redirect_history where hostfrom = $1 \
+                   and ($2::varchar is null or oid = $2::uuid) order by updated_at desc";
+        let of = of.map_or(Bound::Null, |oid| oid.to_string().into());
+        let links = self.list(sql, [host.to_owned().into(), of]).await?;
         Ok(links.into_iter().map(|fields| Link { fields }).collect())
     }
 
@@ -92,13 +136,27 @@ impl Store for DuckDb {
         self.list("select * from jurisdictions order by regulation, compliance, seq", ()).await
     }
 
-    async fn password_hash(&self, account: &str) -> Result<Option<String>, StoreError> {
-        let sql = "select pwd from accounts \
-                   where uid = try_cast(? as uuid) and (expires is null or expires > ?) \
-                   order by updated_at desc limit 1";
-        let found: Option<Option<String>> =
-            self.one(sql, [account.to_owned().into(), moment(self.clock.wall())]).await?;
-        Ok(found.flatten())
+    async fn account(&self, uid: UserId) -> Result<Option<Account>, StoreError> {
+        let sql = "select uid::varchar as uid, pwd, owner::varchar as owner, expires, updated_at \
+                   from accounts where uid = ?::uuid and pwd is not null \
+                   and (expires is null or expires > ?) order by updated_at desc limit 1";
+        let found = self.list(sql, [uid.to_string().into(), moment(self.clock.wall())]).await?;
+        Ok(found.first().and_then(account))
+    }
+
+    async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
+        let sql = "select uid::varchar as uid, pwd, owner::varchar as owner, expires, updated_at \
+                   from accounts where pwd is not null order by uid";
+        Ok(self.list(sql, ()).await?.iter().filter_map(account).collect())
+    }
+
+    async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
+        let changed = self.ask(|reply| Command::Account(change, reply));
+        let changed = tokio::time::timeout(CHANGE_TIME_MAX, changed).await;
+        changed.map_err(|_| StoreError::Timeout(CHANGE_TIME_MAX))?.map_err(|error| {
+            let (SinkError::Retry { source, .. } | SinkError::Reject { source }) = error;
+            StoreError::Unavailable(source)
+        })
     }
 
     async fn daily_total(&self, ip: IpAddr) -> Result<u64, StoreError> {

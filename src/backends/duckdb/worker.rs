@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use duckdb::params;
 use tokio::sync::oneshot;
 
+use super::accounts;
 use super::encode::{BATCH_ROWS, EncodeError};
 use super::fault::{self, Fault};
 use super::file::{self, Database, OpenError};
 use super::reader::Desk;
-use crate::backends::{Batch, SinkError};
+use crate::backends::{AccountChange, Batch, SinkError};
 use crate::clock::Clock;
 use crate::config::DuckDbConfig;
 use crate::event::Event;
@@ -42,12 +43,21 @@ const CURSOR_ROWS_MAX: u64 = 10_000;
 /// Times the library may report unreadable bytes in a row before the file is set aside.
 const CORRUPT_MAX: u32 = 2;
 
+/// Small tables that keep the last row of a key only, and what takes the others away after a batch.
+const UPDATED_IN_PLACE: &[(&str, &str)] = &[(
+    "redirects",
+    "delete from redirects as old using redirects as new where new.urlfrom = old.urlfrom \
+     and (new.updated_at, new.rowid) > (old.updated_at, old.rowid)",
+)];
+
 /// What the worker is asked.
 pub(super) enum Command {
     /// Which file this is.
     Identity(oneshot::Sender<Result<String, SinkError>>),
     /// Store a batch.
     Write(Batch, oneshot::Sender<Result<(), SinkError>>),
+    /// Change an account; false when there was none to change.
+    Account(AccountChange, oneshot::Sender<Result<bool, SinkError>>),
     /// Checkpoint, close the file and end.
     Close(oneshot::Sender<()>),
 }
@@ -89,6 +99,10 @@ impl Worker {
                 Ok(Command::Write(batch, reply)) => {
                     let stored = self.guarded(|worker| worker.write(&batch));
                     let _ = reply.send(stored);
+                }
+                Ok(Command::Account(change, reply)) => {
+                    let changed = self.guarded(|worker| worker.change_account(&change));
+                    let _ = reply.send(changed);
                 }
                 Ok(Command::Close(reply)) => {
                     let _ = self.guarded(Self::checkpoint);
@@ -244,6 +258,14 @@ impl Worker {
         }
     }
 
+    fn change_account(&mut self, change: &AccountChange) -> Result<bool, SinkError> {
+        let connection = &self.open_database()?.connection;
+        accounts::change(connection, change).map_err(|error| {
+            self.note(&error);
+            fault::sink_error(error)
+        })
+    }
+
     /// In idle time: reopens a closed file, and shortens the write-ahead log.
     fn tidy(&mut self) -> Result<(), SinkError> {
         self.ready()?;
@@ -342,6 +364,10 @@ fn append_rows(database: &Database, table: &str, events: &[Arc<Event>]) -> Resul
         appender.append_record_batch(layout.encode(events).map_err(WriteError::Encode)?)?;
     }
     appender.flush()?;
+    drop(appender);
+    if let Some((_, fold)) = UPDATED_IN_PLACE.iter().find(|(name, _)| *name == table) {
+        database.connection.execute_batch(fold)?;
+    }
     Ok(())
 }
 

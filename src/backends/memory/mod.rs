@@ -11,9 +11,10 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::{
-    Agreement, Backend, Batch, BoxError, Guarantee, Link, Rows, Sink, SinkError, Store, StoreError,
+    Account, AccountChange, Agreement, Backend, Batch, BoxError, Guarantee, Link, Rows, ShortLink,
+    Sink, SinkError, Store, StoreError,
 };
-use crate::event::{Event, Origin, VisitorId};
+use crate::event::{Event, OrgId, Origin, UserId, VisitorId};
 use crate::tables::{self, AnyTable, Cell};
 
 /// What a write does instead of storing.
@@ -76,7 +77,7 @@ struct State {
     links: Vec<Link>,
     agreements: BTreeMap<String, Vec<Agreement>>,
     jurisdictions: Vec<Map<String, Value>>,
-    passwords: BTreeMap<String, String>,
+    accounts: BTreeMap<String, Account>,
 }
 
 impl Memory {
@@ -98,7 +99,7 @@ impl Memory {
             links: Vec::new(),
             agreements: BTreeMap::new(),
             jurisdictions: Vec::new(),
-            passwords: BTreeMap::new(),
+            accounts: BTreeMap::new(),
         };
         Arc::new(Self { state: Mutex::new(state), released: watch::Sender::new(0) })
     }
@@ -186,6 +187,15 @@ impl Memory {
         self.state().links.push(Link { fields });
     }
 
+    /// The state, for a question; an unreachable store answers none.
+    fn answering(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.state();
+        if state.reachable {
+            return Ok(state);
+        }
+        Err(StoreError::Unavailable("scripted to be out of reach".into()))
+    }
+
     /// Adds an agreement of `visitor`.
     pub fn add_agreement(&self, visitor: VisitorId, fields: Map<String, Value>) {
         let mut state = self.state();
@@ -195,11 +205,6 @@ impl Memory {
     /// Adds a regulation.
     pub fn add_jurisdiction(&self, fields: Map<String, Value>) {
         self.state().jurisdictions.push(fields);
-    }
-
-    /// Sets the password hash of an account.
-    pub fn set_password_hash(&self, account: &str, hash: &str) {
-        self.state().passwords.insert(account.to_owned(), hash.to_owned());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -295,25 +300,46 @@ impl Sink for Memory {
     }
 }
 
+fn short(fields: &Map<String, Value>) -> ShortLink {
+    ShortLink {
+        urlfrom: text(fields, "urlfrom").to_owned(),
+        urlto: text(fields, "urlto").to_owned(),
+        oid: text(fields, "oid").parse().ok(),
+        org: None,
+    }
+}
+
 #[async_trait]
 impl Store for Memory {
-    async fn redirect(&self, from: &str) -> Result<Option<String>, StoreError> {
+    async fn redirect(&self, from: &str) -> Result<Option<ShortLink>, StoreError> {
         let state = self.state();
         let link = state.links.iter().rev().find(|link| text(&link.fields, "urlfrom") == from);
-        Ok(link.map(|link| text(&link.fields, "urlto").to_owned()))
+        Ok(link.map(|link| short(&link.fields)))
     }
 
-    async fn redirects(&self, host: &str) -> Result<Vec<Link>, StoreError> {
+    async fn redirects_at(&self, path: &str) -> Result<Vec<ShortLink>, StoreError> {
+        let state = self.state();
+        let links = state.links.iter().map(|link| short(&link.fields));
+        Ok(links
+            .filter(|link| {
+                link.urlfrom.find('/').is_some_and(|at| link.urlfrom.get(at..) == Some(path))
+            })
+            .take(2)
+            .collect())
+    }
+
+    async fn redirects(&self, host: &str, of: Option<OrgId>) -> Result<Vec<Link>, StoreError> {
         let state = self.state();
         let of_host = |link: &&Link| {
             let from = text(&link.fields, "urlfrom");
-            from.split('/').next() == Some(host)
+            let is_own = of.is_none() || short(&link.fields).oid == of;
+            is_own && from.split('/').next() == Some(host)
         };
         Ok(state.links.iter().rev().filter(of_host).cloned().collect())
     }
 
     async fn agreements(&self, visitor: VisitorId) -> Result<Vec<Agreement>, StoreError> {
-        let state = self.state();
+        let state = self.answering()?;
         let mut agreements =
             state.agreements.get(&visitor.to_string()).cloned().unwrap_or_default();
         agreements.reverse();
@@ -321,11 +347,26 @@ impl Store for Memory {
     }
 
     async fn jurisdictions(&self) -> Result<Vec<Map<String, Value>>, StoreError> {
-        Ok(self.state().jurisdictions.clone())
+        Ok(self.answering()?.jurisdictions.clone())
     }
 
-    async fn password_hash(&self, account: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.state().passwords.get(account).cloned())
+    async fn account(&self, uid: UserId) -> Result<Option<Account>, StoreError> {
+        Ok(self.state().accounts.get(&uid.to_string()).cloned())
+    }
+
+    async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
+        Ok(self.state().accounts.values().cloned().collect())
+    }
+
+    async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
+        let accounts = &mut self.state().accounts;
+        Ok(match change {
+            AccountChange::Put(account) => {
+                accounts.insert(account.uid.to_string(), account);
+                true
+            }
+            AccountChange::Remove(uid) => accounts.remove(&uid.to_string()).is_some(),
+        })
     }
 
     async fn daily_total(&self, ip: IpAddr) -> Result<u64, StoreError> {

@@ -32,7 +32,7 @@ use super::facts::{self, Caller};
 use super::keys::{Need, Presented};
 use super::lease::Lease;
 use super::state::Shared;
-use super::{ApiError, ops};
+use super::{ApiError, redirect};
 use crate::config::ProxyConfig;
 use crate::event::Origin;
 use crate::intake::{self, Hit, Refusal, RequestFacts};
@@ -161,7 +161,7 @@ pub(super) async fn or_not_found(State(shared): State<Arc<Shared>>, request: Req
     let (parts, body) = request.into_parts();
     let host = facts::host(&shared, &parts, Caller::of(&parts));
     let Some(upstream) = shared.app.proxies.find(&host, &target).cloned() else {
-        return ops::not_found().await.into_response();
+        return redirect::visit(&shared, &parts).await;
     };
     let passing = Passing { shared: &shared, upstream: &upstream, target };
     let outcome = passing.on(parts, body).await;

@@ -18,7 +18,8 @@ pub(super) const NO_AGENT: &str = "no_agent";
 pub(super) const SHORT_AGENT: &str = "short_agent";
 /// The browser is so old that the text may be a pretence.
 pub(super) const OLD_BROWSER: &str = "old_browser";
-const PREFETCH: &str = "prefetch";
+/// The browser fetched ahead of its user, or for a preview of the page.
+pub(in super::super) const PREFETCH: &str = "prefetch";
 const FROM_HEADER: &str = "from_header";
 const HEADLESS_HINT: &str = "headless_hint";
 const NO_LANGUAGE: &str = "no_language";

@@ -12,3 +12,5 @@ pub(super) mod identity;
 pub(super) mod privacy;
 mod sources;
 pub(super) mod url;
+
+pub(super) use bots::PREFETCH;

@@ -68,13 +68,18 @@ impl Policy {
                 }
             }
             Body::Payment(payments) => {
-                payments.lines.iter_mut().for_each(|line| scrub(&mut line.params, &own));
+                for line in &mut payments.lines {
+                    scrub(&mut line.params, &own);
+                    for text in line.texts() {
+                        text.take_if(|text| is_personal(text, &own));
+                    }
+                }
             }
             Body::Agreement(agreement) => {
                 scrub(&mut agreement.compliances, &own);
                 scrub(&mut agreement.loc, &own);
             }
-            Body::Quarantine(_) => {}
+            Body::Link(_) | Body::Quarantine(_) => {}
         }
         for text in texts(event) {
             text.take_if(|text| is_personal(text, &own));
@@ -109,7 +114,7 @@ fn texts(event: &mut Event) -> impl Iterator<Item = &mut Option<String>> {
             &mut track.sink,
             &mut track.relation,
         ]),
-        Body::Payment(_) | Body::Agreement(_) | Body::Quarantine(_) => None,
+        Body::Payment(_) | Body::Agreement(_) | Body::Link(_) | Body::Quarantine(_) => None,
     };
     let head = [
         &mut who.org,
@@ -148,15 +153,25 @@ fn forget_identity(event: &mut Event) {
     // An agreement without its visitor would prove nothing; giving it is the visitor's own act.
     let vid = who.vid.filter(|_| matches!(event.body, Body::Agreement(_)));
     event.who = Who { vid, oid: who.oid, org: who.org.take(), ..Who::default() };
-    if let Body::Payment(payments) = &mut event.body {
-        payments.credits.retain(|credit| credit.of == Holder::Order);
-    }
     event.campaign.referral = None;
     let place = &mut event.place;
     (place.ip, place.iphash, place.lat, place.lon, place.zip, place.city) = Default::default();
     let agent = &mut event.agent;
     (agent.user_agent, agent.bhash, agent.ja4h) = Default::default();
+    // What could not be read as an id stands in `params` under its name.
+    let is_identity = |name: &str| IDENTITY.iter().any(|known| name.eq_ignore_ascii_case(known));
+    remove(&mut event.params, &is_identity);
+    if let Body::Payment(payments) = &mut event.body {
+        payments.credits.retain(|credit| credit.of == Holder::Order);
+        for line in &mut payments.lines {
+            remove(&mut line.params, &is_identity);
+        }
+    }
 }
+
+/// Fields that tell one client from another.
+const IDENTITY: [&str; 11] =
+    ["vid", "sid", "uid", "did", "device_id", "auth_id", "ref", "ehash", "chash", "nhash", "uhash"];
 
 fn close_to_advertising(event: &mut Event) {
     let who = &mut event.who;

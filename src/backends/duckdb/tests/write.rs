@@ -69,8 +69,9 @@ async fn every_table_takes_its_rows() {
         table: None,
     }));
     let (paid, agreed) = (samples::payment(1), samples::agreement(1));
+    let linked = samples::link(1, "/a", "https://example.net/b");
     for table in tables::ALL {
-        let events = [&threaded, &set_aside, &paid, &agreed];
+        let events = [&threaded, &set_aside, &paid, &agreed, &linked];
         let event = events.into_iter().find(|event| table.has_row(event)).unwrap();
         sink(&backend).write(&batch(table.name(), [event.clone()])).await.unwrap();
         let count = rows(&backend, &format!("select count(*) from {}", table.name())).await;

@@ -1,0 +1,44 @@
+//! One account that may make short links, as stores keep it.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::event::{OrgId, UserId};
+
+/// Who may make and list short links.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Its name.
+    pub uid: UserId,
+    /// Hash of its password: Argon2id in PHC form, or the Go tracker's SHA-1.
+    pub password_hash: String,
+    /// The organisation whose links it may see and change; `None`: those of all.
+    pub organisation: Option<OrgId>,
+    /// When it ends.
+    pub expires: Option<DateTime<Utc>>,
+    /// When it was made, or got its present password.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Without the hash, which is a secret.
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("uid", &self.uid)
+            .field("organisation", &self.organisation)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A change of the accounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountChange {
+    /// Adds it, or replaces the one of its name.
+    Put(Account),
+    /// Removes the one of that name.
+    Remove(UserId),
+}

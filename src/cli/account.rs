@@ -1,0 +1,150 @@
+//! `tracker account`: who may make short links. There is no account until one is added.
+//!
+//! The password is hashed here; a running server and the file are only given the hash.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use chrono::{TimeDelta, Utc};
+use clap::{Args, Subcommand};
+use rand::Rng as _;
+use uuid::Uuid;
+
+use super::{embedded, load, socket};
+use crate::backends::{Account, AccountChange};
+use crate::config::{Config, DuckDbConfig};
+use crate::http::control::{AskError, ask};
+use crate::intake::Keys;
+use crate::links::accounts::hash_password;
+
+/// Letters of a made password, without look-alikes.
+const LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+/// Letters of it; 24 of 55 are 138 bits.
+const PASSWORD_LETTERS: usize = 24;
+
+/// Arguments of `tracker account`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct AccountArguments {
+    #[command(subcommand)]
+    action: Action,
+    /// Configuration file.
+    #[arg(long, default_value = "config.json", global = true)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Action {
+    /// Add an account, or give it another password. The password is made and printed once.
+    Add {
+        /// Its name: a UUID or any other text.
+        user: String,
+        /// The only organisation whose links it may see and change.
+        #[arg(long)]
+        organisation: Option<String>,
+        /// Days until it ends.
+        #[arg(long, value_parser = clap::value_parser!(i64).range(1..=36_500))]
+        days: Option<i64>,
+        /// Read the password from the first line of standard input instead of making one.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Remove an account.
+    Remove {
+        /// Its name.
+        user: String,
+    },
+}
+
+/// Makes the change in the running server or, without one, in the file.
+pub(super) fn run(
+    arguments: &AccountArguments,
+    env: &BTreeMap<String, String>,
+) -> anyhow::Result<ExitCode> {
+    let config = load(&arguments.config, env)?.config;
+    let intake = &config.intake;
+    let keys = Keys::open(&intake.keys_directory, intake.hash_mode, &intake.prefix_private_hash)
+        .context("reading the installation's key")?;
+    let id = |text: &str| Uuid::parse_str(text.trim()).unwrap_or_else(|_| keys.id(text.trim()));
+    match &arguments.action {
+        Action::Add { user, organisation, days, password_stdin } => {
+            let given = password_stdin.then(read_password).transpose()?;
+            let password = given.clone().unwrap_or_else(make_password);
+            let now = Utc::now();
+            let account = Account {
+                uid: id(user).into(),
+                password_hash: hash_password(&password)?,
+                organisation: organisation.as_deref().map(|text| id(text).into()),
+                expires: days.map(|days| now + TimeDelta::days(days)),
+                updated_at: now,
+            };
+            let uid = account.uid;
+            change(&config, &AccountChange::Put(account))?;
+            println!("account  {user} ({uid})");
+            if given.is_none() {
+                println!("password {password}");
+            }
+        }
+        Action::Remove { user } => {
+            if !change(&config, &AccountChange::Remove(id(user).into()))? {
+                bail!("there is no account {user}");
+            }
+            println!("account {user} removed");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn change(config: &Config, change: &AccountChange) -> anyhow::Result<bool> {
+    let store = embedded(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let wish = serde_json::to_value(change).context("writing the change")?;
+    match runtime.block_on(ask(&socket(config), "/account", &wish)) {
+        Ok(answer) => Ok(answer.get("changed").and_then(serde_json::Value::as_bool) == Some(true)),
+        Err(AskError::Nobody(_)) => offline(store, change),
+        Err(error) => Err(error).context("asking the running server"),
+    }
+}
+
+#[cfg(feature = "duckdb")]
+fn offline(store: &DuckDbConfig, change: &AccountChange) -> anyhow::Result<bool> {
+    let changed = crate::backends::duckdb::change_account_file(store, change);
+    changed.with_context(|| format!("no server runs; changing {}", store.path.display()))
+}
+
+#[cfg(not(feature = "duckdb"))]
+fn offline(store: &DuckDbConfig, _change: &AccountChange) -> anyhow::Result<bool> {
+    bail!(
+        "no server runs, and this program was built without DuckDB to open {}",
+        store.path.display()
+    )
+}
+
+fn read_password() -> anyhow::Result<String> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).context("reading the password")?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn make_password() -> String {
+    let mut random = rand::rng();
+    let letter = |_| LETTERS.get(random.random_range(0..LETTERS.len())).copied().map(char::from);
+    (0..PASSWORD_LETTERS).filter_map(letter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_password_is_long_and_never_the_same() {
+        let (one, other) = (make_password(), make_password());
+        assert_eq!(one.len(), PASSWORD_LETTERS);
+        assert_ne!(one, other);
+    }
+}

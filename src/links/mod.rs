@@ -1,0 +1,429 @@
+//! Short links: from host and path to destination, seen by their maker at once.
+//!
+//! A link is a fact in the journal, so the store has it seconds after it was made, or hours when the
+//! store is down. Until then it stands here among the **fresh** links, which win over every other
+//! answer; after a restart they are read from the end of the journal ([`Links::recover`]). What the
+//! store answered, "nothing" included, is **known** for a while. No question to the store holds a
+//! visitor longer than [`LOOKUP_TIME_MAX`], and only [`LOOKUPS_MAX`] are asked at a time: scanners
+//! ask for paths that nobody made.
+
+pub mod accounts;
+pub mod base64;
+mod key;
+mod target;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+use serde_json::{Map, Value};
+use thiserror::Error;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+pub use key::{Key, KeyError, is_loopback, is_reserved};
+pub use target::{Policy, Refused, Target};
+
+use crate::backends::{ShortLink, Store, StoreError};
+use crate::clock::Clock;
+use crate::event::{self, Body, Event, OrgId};
+use crate::journal::{Journal, Position};
+
+/// Longest a visitor waits for the store; a person does not notice it.
+pub const LOOKUP_TIME_MAX: Duration = Duration::from_millis(200);
+/// Questions to the store at a time; half of what its queue takes, so that lists still come through.
+const LOOKUPS_MAX: usize = 32;
+/// Answers of the store that are kept: some 30 MB at most.
+const KNOWN_MAX: u64 = 100_000;
+/// How long a link is believed without asking again. A change made here is seen at once whatever
+/// this says; it bounds what was changed in the store by other hands.
+const LINK_AGE_MAX: Duration = Duration::from_secs(300);
+/// How long "nothing there" is believed.
+const NOTHING_AGE_MAX: Duration = Duration::from_secs(30);
+/// How long an answer that is too old stays, for when the store cannot be asked.
+const STALE_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// While one visitor asks about a link again, others are answered with what was known.
+const ASKING: Duration = Duration::from_secs(1);
+/// Links that the store may lack; more cannot be made until it has taken some.
+const FRESH_MAX: usize = 10_000;
+/// A fresh link stays at least so long, so that an answer that was on its way when the store took
+/// it cannot hide it.
+const FRESH_AGE_MIN: Duration = Duration::from_secs(5);
+/// Bytes of the journal read at a time when fresh links are looked for.
+const RECOVER_BYTES: usize = 1 << 20;
+
+/// Up to which position of the journal the store has everything.
+pub type StoredUpTo = Arc<dyn Fn() -> Position + Send + Sync>;
+
+/// What is known about a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A link.
+    Link(Arc<ShortLink>),
+    /// There is none.
+    Nothing,
+    /// It cannot be said now.
+    Unknown,
+}
+
+/// The store lacks too many links to take another.
+#[derive(Debug, Error)]
+#[error("too many links wait for the store")]
+pub struct TooManyFresh;
+
+/// An answer of the store.
+#[derive(Clone)]
+struct Known {
+    link: Option<Arc<ShortLink>>,
+    until: Instant,
+}
+
+/// A change that the store may lack.
+struct Change {
+    link: Arc<ShortLink>,
+    /// Columns of `redirect_history`.
+    fields: Map<String, Value>,
+    oid: Option<OrgId>,
+    host: String,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Fresh {
+    /// By position in the journal.
+    changes: BTreeMap<u64, Change>,
+    /// The latest of each `urlfrom`.
+    latest: HashMap<String, u64>,
+}
+
+/// Finds and remembers short links. Shared by every connection.
+pub struct Links {
+    store: Option<Arc<dyn Store>>,
+    stored: StoredUpTo,
+    clock: Arc<dyn Clock>,
+    known: Cache<String, Known>,
+    fresh: Mutex<Fresh>,
+    asking: Semaphore,
+    recovered: watch::Sender<bool>,
+}
+
+impl Links {
+    /// Over `store`, the one that answers questions; without one there are only fresh links.
+    pub fn new(store: Option<Arc<dyn Store>>, stored: StoredUpTo, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            stored,
+            clock,
+            known: Cache::builder().max_capacity(KNOWN_MAX).time_to_live(STALE_AGE_MAX).build(),
+            fresh: Mutex::default(),
+            asking: Semaphore::new(LOOKUPS_MAX),
+            recovered: watch::Sender::new(true),
+        }
+    }
+
+    /// Announces that [`Self::recover`] will follow: a path is not said to be nothing before it.
+    pub fn will_recover(&self) {
+        self.recovered.send_replace(false);
+    }
+
+    /// Reads the links behind `after` from `journal`. Blocks; a few milliseconds unless the store
+    /// was down for long.
+    ///
+    /// # Errors
+    /// When the journal cannot be read; links are then found as soon as the store has them.
+    pub fn recover(&self, journal: &Journal, after: Position) -> io::Result<()> {
+        let mark = memchr::memmem::Finder::new(LINK_MARK);
+        let mut reader = journal.reader(after);
+        let outcome = loop {
+            match reader.read(RECOVER_BYTES) {
+                Ok(records) if records.is_empty() => break Ok(()),
+                Ok(records) => {
+                    for record in records {
+                        if mark.find(&record.bytes).is_some()
+                            && let Ok(event) = event::decode(&record.bytes)
+                        {
+                            self.insert(&event, record.position, false);
+                        }
+                    }
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        self.recovered.send_replace(true);
+        outcome
+    }
+
+    /// Whether another link can be made now.
+    ///
+    /// # Errors
+    /// When too many wait for the store.
+    pub fn make_room(&self) -> Result<(), TooManyFresh> {
+        let mut fresh = self.fresh();
+        self.forget_stored(&mut fresh);
+        if fresh.changes.len() < FRESH_MAX { Ok(()) } else { Err(TooManyFresh) }
+    }
+
+    /// Remembers a link that is durable in the journal at `position`.
+    pub fn remember(&self, event: &Event, position: Position) {
+        self.insert(event, position, true);
+    }
+
+    fn insert(&self, event: &Event, position: Position, is_new: bool) {
+        let Body::Link(body) = &event.body else { return };
+        let link = Arc::new(ShortLink {
+            urlfrom: body.urlfrom.clone(),
+            urlto: body.urlto.clone(),
+            oid: event.who.oid,
+            org: event.who.org.clone(),
+        });
+        let change = Change {
+            fields: history(event, body),
+            oid: event.who.oid,
+            host: body.hostfrom.clone(),
+            since: self.clock.monotonic(),
+            link,
+        };
+        let mut fresh = self.fresh();
+        if !is_new && fresh.changes.len() >= FRESH_MAX {
+            // The oldest is found again when the store has it.
+            tracing::warn!(max = FRESH_MAX, "more links wait for the store than are kept");
+            fresh.forget_first();
+        }
+        let latest = fresh.latest.entry(body.urlfrom.clone()).or_default();
+        *latest = (*latest).max(position.0);
+        fresh.changes.insert(position.0, change);
+        drop(fresh);
+        self.known.invalidate(&body.urlfrom);
+        self.known.invalidate(&anywhere(&body.slugfrom));
+    }
+
+    /// The link that a visitor of `host` (lower case, without port) means by `path`, as requested.
+    /// On a loopback host the link of any host, where only one has the path.
+    pub async fn find(&self, host: &str, path: &str) -> Found {
+        let Ok(key) = Key::of_visit(host, path) else { return Found::Nothing };
+        if is_reserved(key.path()) {
+            return Found::Nothing;
+        }
+        match self.find_key(&key).await {
+            Found::Nothing if is_loopback(host) => self.find_anywhere(key.path()).await,
+            found => found,
+        }
+    }
+
+    /// The link of exactly this key.
+    pub async fn find_key(&self, key: &Key) -> Found {
+        self.look_up(Question::Key(key.as_str())).await
+    }
+
+    /// Whether `target` is itself a short link of ours: following it would be another hop, and at
+    /// worst a circle. What cannot be said now counts as no.
+    pub async fn is_chain(&self, target: &url::Url) -> bool {
+        let Some(host) = target.host_str() else { return false };
+        let Ok(key) = Key::of_visit(host, target.path()) else { return false };
+        !is_reserved(key.path()) && matches!(self.find_key(&key).await, Found::Link(_))
+    }
+
+    async fn find_anywhere(&self, path: &str) -> Found {
+        // Fresh links are a part of the answer here, not all of it, so both are put together.
+        let stored = self.look_up(Question::Path(path)).await;
+        let fresh = self.fresh().at(path);
+        match (fresh.as_slice(), stored) {
+            ([], stored) => stored,
+            ([one], Found::Nothing) => Found::Link(Arc::clone(one)),
+            ([one], Found::Link(stored)) if stored.urlfrom == one.urlfrom => {
+                Found::Link(Arc::clone(one))
+            }
+            (_, Found::Unknown) => Found::Unknown,
+            _ => Found::Nothing,
+        }
+    }
+
+    /// The answer: fresh, else known, else the store's.
+    async fn look_up(&self, question: Question<'_>) -> Found {
+        if let Some(link) = self.fresh_link(question) {
+            return Found::Link(link);
+        }
+        let (name, now) = (question.name(), self.clock.monotonic());
+        let known = self.known.get(&*name);
+        if let Some(known) = &known {
+            if known.until > now {
+                return known.found();
+            }
+            let until = now + ASKING;
+            self.known.insert(name.to_string(), Known { until, ..known.clone() });
+        }
+        let answer = timeout(LOOKUP_TIME_MAX, self.ask(question)).await.ok().flatten();
+        // What was made meanwhile is newer than any answer.
+        if let Some(link) = self.fresh_link(question) {
+            return Found::Link(link);
+        }
+        let Some(link) = answer else {
+            return known
+                .filter(|known| known.link.is_some())
+                .map_or(Found::Unknown, |k| k.found());
+        };
+        let age_max = if link.is_some() { LINK_AGE_MAX } else { NOTHING_AGE_MAX };
+        let known = Known { link: link.map(Arc::new), until: now + age_max };
+        let found = known.found();
+        self.known.insert(name.into_owned(), known);
+        found
+    }
+
+    fn fresh_link(&self, question: Question<'_>) -> Option<Arc<ShortLink>> {
+        match question {
+            Question::Key(key) => self.fresh().link(key),
+            Question::Path(_) => None,
+        }
+    }
+
+    /// The store's answer; `None` when it has none now.
+    async fn ask(&self, question: Question<'_>) -> Option<Option<ShortLink>> {
+        self.all_recovered().await;
+        let Some(store) = &self.store else { return Some(None) };
+        let _permit = self.asking.acquire().await.ok()?;
+        match question {
+            Question::Key(key) => store.redirect(key).await.ok(),
+            Question::Path(path) => store.redirects_at(path).await.ok().map(|found| only(&found)),
+        }
+    }
+
+    async fn all_recovered(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.recovered.subscribe().wait_for(|done| *done).await;
+    }
+
+    /// Every change of a link of `host`, newest first: what the store has and what it lacks, of one
+    /// organisation's links or of all.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn list(
+        &self,
+        host: &str,
+        of: Option<OrgId>,
+    ) -> Result<Vec<Map<String, Value>>, StoreError> {
+        let stored = match &self.store {
+            Some(store) => store.redirects(host, of).await?,
+            None => Vec::new(),
+        };
+        let mut fresh = self.fresh();
+        self.forget_stored(&mut fresh);
+        let lacks = |change: &&Change| {
+            let is_same =
+                |name: &str, other: &Map<String, Value>| other.get(name) == change.fields.get(name);
+            !stored
+                .iter()
+                .any(|link| is_same("urlfrom", &link.fields) && is_same("updated_at", &link.fields))
+        };
+        let is_wanted =
+            |change: &&Change| change.host == host && (of.is_none() || change.oid == of);
+        let newest = fresh.changes.values().rev().filter(is_wanted).filter(lacks);
+        let newest: Vec<_> = newest.map(|change| change.fields.clone()).collect();
+        drop(fresh);
+        Ok(newest.into_iter().chain(stored.into_iter().map(|link| link.fields)).collect())
+    }
+
+    fn fresh(&self) -> MutexGuard<'_, Fresh> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes away what the store has.
+    fn forget_stored(&self, fresh: &mut Fresh) {
+        let (stored, now) = ((self.stored)(), self.clock.monotonic());
+        while fresh.changes.first_key_value().is_some_and(|(position, change)| {
+            *position <= stored.0 && now.saturating_duration_since(change.since) >= FRESH_AGE_MIN
+        }) {
+            fresh.forget_first();
+        }
+    }
+}
+
+impl Known {
+    fn found(&self) -> Found {
+        self.link.clone().map_or(Found::Nothing, Found::Link)
+    }
+}
+
+impl Fresh {
+    fn link(&self, urlfrom: &str) -> Option<Arc<ShortLink>> {
+        if self.latest.is_empty() {
+            return None;
+        }
+        let change = self.changes.get(self.latest.get(urlfrom)?)?;
+        Some(Arc::clone(&change.link))
+    }
+
+    /// The latest of each link with this path.
+    fn at(&self, path: &str) -> Vec<Arc<ShortLink>> {
+        let latest = self.latest.iter().filter(|(urlfrom, _)| {
+            urlfrom.find('/').is_some_and(|at| urlfrom.get(at..) == Some(path))
+        });
+        latest
+            .filter_map(|(_, position)| Some(Arc::clone(&self.changes.get(position)?.link)))
+            .collect()
+    }
+
+    fn forget_first(&mut self) {
+        let Some((position, change)) = self.changes.pop_first() else { return };
+        if self.latest.get(&change.link.urlfrom) == Some(&position) {
+            self.latest.remove(&change.link.urlfrom);
+        }
+    }
+}
+
+/// What every record of a link holds, by the name of its kind.
+const LINK_MARK: &[u8] = b"\"kind\":\"link\"";
+
+/// What is looked up.
+#[derive(Clone, Copy)]
+enum Question<'q> {
+    /// One link.
+    Key(&'q str),
+    /// The only link with this path, whatever its host.
+    Path(&'q str),
+}
+
+impl<'q> Question<'q> {
+    /// The name under which its answer is known.
+    fn name(self) -> Cow<'q, str> {
+        match self {
+            Self::Key(key) => Cow::Borrowed(key),
+            Self::Path(path) => Cow::Owned(anywhere(path)),
+        }
+    }
+}
+
+/// The name under which "this path on any host" is known; no host has a star.
+fn anywhere(path: &str) -> String {
+    format!("*{path}")
+}
+
+/// The one link of a list that has only one.
+fn only(links: &[ShortLink]) -> Option<ShortLink> {
+    match links {
+        [one] => Some(one.clone()),
+        _ => None,
+    }
+}
+
+/// The row of `redirect_history` as the store will give it.
+fn history(event: &Event, link: &event::Link) -> Map<String, Value> {
+    let time = event.created_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    let fields = [
+        ("urlfrom", link.urlfrom.as_str().into()),
+        ("hostfrom", link.hostfrom.as_str().into()),
+        ("slugfrom", link.slugfrom.as_str().into()),
+        ("urlto", link.urlto.as_str().into()),
+        ("hostto", link.hostto.as_str().into()),
+        ("pathto", link.pathto.as_str().into()),
+        ("searchto", link.searchto.clone().into()),
+        ("oid", event.who.oid.map(|oid| oid.to_string()).into()),
+        ("org", event.who.org.clone().into()),
+        ("updater", link.updater.to_string().into()),
+        ("updated_at", time.into()),
+    ];
+    fields.into_iter().map(|(name, value): (&str, Value)| (name.to_owned(), value)).collect()
+}

@@ -1,0 +1,7 @@
+//! The fuzz target `redirect`; see `targets.rs`.
+#![no_main]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("redirect", bytes));
