@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/tmp)/.cache)/tracker
+export CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/tmp)/.cache)/tracker
 # Outside the checkout, so that a fresh clone builds on what an older one compiled.
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 # Chooses and names the way DuckDB is linked; sets $$features.
@@ -13,6 +13,7 @@ PROGRAM = $(CARGO_TARGET_DIR)/release/tracker
 CONFIG ?= config.json
 LOG ?= tests/data/access_log
 FUZZ_SECONDS ?= 60
+FUZZ_API := tests/fuzz_api.sh $(CARGO_TARGET_DIR)/debug/tracker "$$(.ci/services fuzzer)"
 
 .PHONY: help
 help: ## this list
@@ -29,6 +30,8 @@ run: build ## build and serve with config.json (CONFIG=other.json)
 .PHONY: test
 test: ## every test, with the outside programs it needs (.ci/services)
 	@.ci/services install
+	@$(CARGO) test --locked --no-run --lib --test '*' $$features
+	@$(FUZZ_API) $(FUZZ_SECONDS) --seed 1
 	@$(CARGO) test --locked --no-fail-fast --lib --test '*' $$features
 	@.ci/services missing
 
@@ -70,6 +73,12 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (60)
 			exit 1; \
 		}; \
 	done
+
+.PHONY: fuzz-api
+fuzz-api: ## the routes by their document, for ten times FUZZ_SECONDS, other requests each time
+	@.ci/services install
+	@$(CARGO) test --locked --no-run --test openapi $$features
+	@$(FUZZ_API) $$(($(FUZZ_SECONDS) * 10))
 
 .PHONY: replay
 replay: build ## import an access log (LOG=path) into a server and compare what it stored

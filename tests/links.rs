@@ -77,6 +77,13 @@ fn body(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("{}", text(answer)))
 }
 
+/// Starts the program and waits until its store can be asked, which opens behind the listener.
+fn open(site: &Site) -> Server {
+    let server = site.start();
+    up(&server);
+    server
+}
+
 /// Waits until the store can be asked.
 fn up(server: &Server) {
     let deadline = Instant::now() + support::PATIENCE;
@@ -84,13 +91,6 @@ fn up(server: &Server) {
         assert!(Instant::now() < deadline, "the store does not open");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// Makes the database, as the first start does.
-fn make_database(site: &Site) {
-    let server = site.start();
-    up(&server);
-    server.stop();
 }
 
 /// Waits until the store has everything: a redirect is answered before its event is in the journal.
@@ -174,7 +174,7 @@ fn site(extra: Value) -> Site {
 fn the_documentations_example_works_and_survives_a_kill_before_the_store_has_it() {
     let site = Site::new(PROGRAM, json!({}));
     add_account(&site, "USER_ID", &[]);
-    let server = site.start();
+    let server = open(&site);
     let made = ask(
         &server,
         "POST",
@@ -249,7 +249,7 @@ fn the_documentations_example_works_and_survives_a_kill_before_the_store_has_it(
 #[test]
 fn a_change_is_seen_at_once_and_the_old_forms_of_the_routes_work() {
     let site = site(json!({}));
-    let server = site.start();
+    let server = open(&site);
     let link = |to: &str| json!({"urlfrom": "go.example/a", "urlto": to, "searchto": 5});
     assert_eq!(create(&server, "marketing", &link("https://one.example/")).status, 200);
     assert_eq!(location(&get(&server, "go.example", "/a")), "https://one.example/");
@@ -285,7 +285,7 @@ fn a_change_is_seen_at_once_and_the_old_forms_of_the_routes_work() {
 #[test]
 fn what_is_no_link_is_refused_with_its_field() {
     let site = site(json!({"Domains": ["own.example"]}));
-    let server = site.start();
+    let server = open(&site);
     let good = json!({"urlfrom": "go.example/first", "urlto": "https://example.com/"});
     assert_eq!(create(&server, "marketing", &good).status, 200);
     for (from, to, field) in [
@@ -330,7 +330,7 @@ fn what_is_no_link_is_refused_with_its_field() {
 #[test]
 fn destinations_that_became_wrong_are_refused_at_the_visit() {
     let site = site(json!({}));
-    make_database(&site);
+    open(&site).stop();
     let database = duckdb::Connection::open(site.path().join("data/tracker.duckdb")).unwrap();
     let chain: String = (0..10)
         .map(|hop| format!(", ('hop{hop}.example/x', 'https://hop{}.example/x', now())", hop + 1))
@@ -346,7 +346,7 @@ fn destinations_that_became_wrong_are_refused_at_the_visit() {
         ))
         .unwrap();
     drop(database);
-    let server = site.start();
+    let server = open(&site);
     stored(&server);
     assert_eq!(location(&get(&server, "go.example", "/fine")), "https://fine.example/");
     for path in ["/private", "/script", "/split", "/loop"] {
@@ -360,13 +360,13 @@ fn destinations_that_became_wrong_are_refused_at_the_visit() {
     assert!(server.metric("tracker_redirects_refused_total{reason=\"private\"}") == 1);
     server.stop();
     site.reconfigure(json!({"DefaultRedirect": "https://home.example/"}));
-    let server = site.start();
+    let server = open(&site);
     stored(&server);
     assert_eq!(location(&get(&server, "go.example", "/private")), "https://home.example/");
     assert_eq!(get(&server, "go.example", "/nothing").status, 404);
     server.stop();
     site.reconfigure(json!({"AllowPrivateTargets": true}));
-    let server = site.start();
+    let server = open(&site);
     stored(&server);
     assert_eq!(location(&get(&server, "go.example", "/private")), "http://10.0.0.1/");
     server.stop();
@@ -377,7 +377,7 @@ fn an_organisation_sees_and_changes_its_own_links_only() {
     let site = site(json!({}));
     add_account(&site, "alpha", &["--organisation", "org-a"]);
     add_account(&site, "beta", &["--organisation", "org-b"]);
-    let server = site.start();
+    let server = open(&site);
     let link = |path: &str, oid: Option<&str>| {
         let mut link =
             json!({"urlfrom": format!("go.example{path}"), "urlto": "https://x.example/"});
@@ -418,7 +418,7 @@ fn an_organisation_sees_and_changes_its_own_links_only() {
 #[test]
 fn passwords_are_asked_for_bounded_and_upgraded() {
     let site = Site::new(PROGRAM, json!({}));
-    make_database(&site);
+    open(&site).stop();
     let uid = "14fb0860-b4bf-11e9-8971-7b80435315ac";
     let database = duckdb::Connection::open(site.path().join("data/tracker.duckdb")).unwrap();
     database
@@ -427,7 +427,7 @@ fn passwords_are_asked_for_bounded_and_upgraded() {
         ))
         .unwrap();
     drop(database);
-    let server = site.start();
+    let server = open(&site);
     let listed = |password: &str| {
         let path = format!("/tr/v1/rpi/redirects/{uid}/{password}/go.example");
         ask(&server, "GET", "localhost", &path, &[], "")
@@ -495,7 +495,7 @@ const EVIL: [&str; 20] = [
 #[test]
 fn redirects_lead_to_configured_hosts_and_signed_addresses_only() {
     let site = Site::new(PROGRAM, json!({"Domains": ["good.example", "tr.example"]}));
-    let server = site.start();
+    let server = open(&site);
     for route in ["rdr", "xrdr"] {
         for evil in EVIL {
             let answer = get(&server, "tr.example", &format!("/tr/v1/{route}/?url={evil}"));
@@ -549,7 +549,7 @@ fn redirects_lead_to_configured_hosts_and_signed_addresses_only() {
     );
     server.stop();
     site.reconfigure(json!({"DefaultRedirect": "https://home.example/x", "RedirectHosts": []}));
-    let server = site.start();
+    let server = open(&site);
     for query in ["", "?url=", "?url=//evil.example", "?url=https://good.example/"] {
         let answer = get(&server, "tr.example", &format!("/tr/v1/rdr/{query}"));
         assert_eq!(location(&answer), "https://home.example/x", "{query}");
@@ -560,7 +560,7 @@ fn redirects_lead_to_configured_hosts_and_signed_addresses_only() {
 #[test]
 fn destinations_change_without_a_restart() {
     let site = Site::new(PROGRAM, json!({}));
-    let server = site.start();
+    let server = open(&site);
     let status = || get(&server, "x.example", "/tr/v1/rdr/?url=https://good.example/").status;
     assert_eq!(status(), 400);
     site.reconfigure(json!({"RedirectHosts": ["good.example"]}));
@@ -576,7 +576,7 @@ fn destinations_change_without_a_restart() {
 #[test]
 fn a_tracked_link_is_followed_in_one_step_as_a_server_event() {
     let site = site(json!({"Domains": ["tr.example"]}));
-    let server = site.start();
+    let server = open(&site);
     let link = json!({"urlfrom": "go.example/t", "urlto":
         "https://tr.example/tr/v1/rdr/?url=https%3A%2F%2Fshop.example%2FBuy&utm_source=Mail&sink=Cart"});
     assert_eq!(create(&server, "marketing", &link).status, 200);
@@ -596,7 +596,7 @@ fn a_tracked_link_is_followed_in_one_step_as_a_server_event() {
 #[test]
 fn people_and_machines_are_counted_apart() {
     let site = site(json!({}));
-    let server = site.start();
+    let server = open(&site);
     let link = json!({"urlfrom": "go.example/c", "urlto": "https://x.example/"});
     assert_eq!(create(&server, "marketing", &link).status, 200);
     let visit = |more: &[(&str, &str)]| {
@@ -659,7 +659,7 @@ fn without_its_store_a_link_is_neither_invented_nor_denied_for_long() {
 #[test]
 fn a_code_is_drawn_for_our_own_addresses_only() {
     let site = site(json!({"Domains": ["good.example"]}));
-    let server = site.start();
+    let server = open(&site);
     let link = json!({"urlfrom": "go.example/q", "urlto": "https://x.example/"});
     assert_eq!(create(&server, "marketing", &link).status, 200);
     for url in ["https://go.example/q", "https%3A%2F%2Fgo.example%2FQ", "https://good.example/page"]
@@ -711,7 +711,7 @@ fn fetch(server: &Server, path: &str, headers: &[(&str, &str)]) -> Answer {
 #[test]
 fn static_files_are_served_with_conditions_ranges_and_variants() {
     let site = site_with_files();
-    let server = site.start();
+    let server = open(&site);
     let fetch = |path: &str, headers: &[(&str, &str)]| fetch(&server, path, headers);
     for (path, kind, expect) in [
         ("/app.js", "text/javascript; charset=utf-8", "let a = 1;"),
@@ -765,7 +765,7 @@ fn static_files_are_served_with_conditions_ranges_and_variants() {
 #[test]
 fn nothing_hidden_and_nothing_outside_the_folder_is_served() {
     let site = site_with_files();
-    let server = site.start();
+    let server = open(&site);
     let fetch = |path: &str, headers: &[(&str, &str)]| fetch(&server, path, headers);
     for path in [
         "/",
@@ -802,7 +802,7 @@ fn nothing_hidden_and_nothing_outside_the_folder_is_served() {
 #[test]
 fn the_built_in_pages_use_nothing_from_elsewhere() {
     let site = Site::new(PROGRAM, json!({}));
-    let server = site.start();
+    let server = open(&site);
     for page in
         ["track_url.html", "shorten_url.html", "track_url.js", "shorten_url.js", "links.css"]
     {

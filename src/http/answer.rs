@@ -1,7 +1,7 @@
 //! The few forms an ordinary answer takes.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
@@ -29,6 +29,24 @@ pub(super) fn with_type(status: StatusCode, kind: &'static str, body: Bytes) -> 
     response
 }
 
+/// A text of this program, or, for who `asked` with its tag, that it has not changed.
+pub(super) fn tagged(asked: &HeaderMap, kind: &'static str, body: Bytes) -> Response {
+    let tag = format!("\"{:08x}-{:x}\"", crc32c::crc32c(&body), body.len());
+    let known = asked.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
+    let is_known = known.is_some_and(|known| {
+        known.split(',').map(str::trim).any(|known| known == "*" || known.ends_with(&tag))
+    });
+    let mut response = if is_known {
+        with_type(StatusCode::NOT_MODIFIED, kind, Bytes::new())
+    } else {
+        with_type(StatusCode::OK, kind, body)
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
 /// Success with nothing to say.
 pub(super) fn empty() -> Response {
     Response::new(Body::empty())
@@ -49,6 +67,21 @@ pub(super) fn pixel(status: StatusCode) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_a_text_is_told_so() {
+        let ask = |known: &str| {
+            let mut asked = HeaderMap::new();
+            asked.insert(header::IF_NONE_MATCH, HeaderValue::from_str(known).unwrap());
+            tagged(&asked, "text/plain", Bytes::from_static(b"text"))
+        };
+        let other = ask("\"other\"");
+        assert_eq!(other.status(), 200);
+        let tag = other.headers()[header::ETAG].to_str().unwrap();
+        for known in [tag, &format!("\"other\", W/{tag}"), "*"] {
+            assert_eq!(ask(known).status(), 304, "{known}");
+        }
+    }
 
     #[test]
     fn the_pixel_is_one_transparent_pixel() {

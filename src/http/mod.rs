@@ -24,6 +24,7 @@ mod layers;
 mod lease;
 mod limits;
 mod links;
+mod openapi;
 mod ops;
 mod pages;
 mod privacy;
@@ -66,6 +67,7 @@ pub fn router(state: AppState) -> Router {
 
 fn routes(shared: &Arc<Shared>) -> Router {
     let native = |route: &str| format!("/tr/v{}/{route}", shared.app.http.api_version);
+    let document = openapi::Document::new(shared.app.http.api_version);
     Router::new()
         .merge(subtree(&native("tr"), || any(track::tr)))
         .merge(subtree(&native("str"), || any(track::str)))
@@ -87,6 +89,7 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/health", any(ops::health))
         .route("/metrics", any(ops::metrics))
         .route("/clear", any(ops::clear))
+        .route("/openapi.json", any(move |request| async move { document.answer(&request) }))
         .route("/.well-known/acme-challenge/{token}", any(to_https::challenge))
         .fallback(proxy::or_not_found)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(shared), layers::around))

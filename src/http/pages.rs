@@ -3,11 +3,12 @@
 //! They are files of this program, use nothing from elsewhere, and may be replaced by files of the
 //! same name in the static folder. Their policy allows their own script and style and nothing else.
 
-use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
+
+use super::answer;
 
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -41,26 +42,11 @@ pub(super) fn find(path: &str) -> Option<&'static Page> {
 impl Page {
     /// The page, or that it has not changed.
     pub(super) fn answer(&self, parts: &Parts) -> Response {
-        let tag = format!("\"{:08x}-{:x}\"", crc32c::crc32c(self.text.as_bytes()), self.text.len());
-        let is_known = parts.headers.get(header::IF_NONE_MATCH).is_some_and(|known| {
-            let known = known.to_str().unwrap_or_default();
-            known.split(',').map(str::trim).any(|known| known == "*" || known.ends_with(&tag))
-        });
-        let body = match (is_known, &parts.method) {
-            (false, &Method::GET) => Body::from(Bytes::from_static(self.text.as_bytes())),
-            _ => Body::empty(),
-        };
-        let mut response = Response::new(body);
-        if is_known {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-        }
+        let text = Bytes::from_static(self.text.as_bytes());
+        let mut response = answer::tagged(&parts.headers, self.kind, text);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
         headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        if let Ok(tag) = HeaderValue::from_str(&tag) {
-            headers.insert(header::ETAG, tag);
-        }
         response
     }
 }

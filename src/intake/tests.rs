@@ -745,10 +745,12 @@ fn what_is_personal_in_a_payment_is_taken_away() {
 fn an_anonymous_payment_is_of_its_order_only() {
     let config = IntakeConfig { dnt_policy: DntPolicy::Anonymous, ..config() };
     let facts = RequestFacts { dnt: true, ..facts() };
-    let fields = json!({"amt": 1, "uid": "u", "vid": ID, "orid": "o"});
-    let credits = payments(facts, &config, fields).credits;
-    let of: Vec<_> = credits.iter().map(|credit| credit.of.as_str()).collect();
+    let lines = json!([{"amt": 1, "orid": "o", "uid": "w"}]);
+    let fields = json!({"uid": "u".repeat(200), "vid": ID, "payments": lines});
+    let payments = payments(facts, &config, fields);
+    let of: Vec<_> = payments.credits.iter().map(|credit| credit.of.as_str()).collect();
     assert_eq!(of, ["orid"]);
+    assert_eq!(Value::Object(payments.lines[0].params.clone()), json!({"orid": "o"}));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use url::Url;
 const KEY_BYTES_MAX: usize = 512;
 
 /// Paths that the server answers itself.
-const OWN_PATHS: [&str; 5] = ["/ping", "/status", "/health", "/metrics", "/clear"];
+const OWN_PATHS: [&str; 6] = ["/ping", "/status", "/health", "/metrics", "/clear", "/openapi.json"];
 
 /// Why a text names no short link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -163,6 +163,7 @@ mod tests {
     fn paths_of_the_server_are_reserved() {
         for (path, expect) in [
             ("/ping", true),
+            ("/openapi.json", true),
             ("/tr/v1/tr/", true),
             ("/tr/v2/x", true),
             ("/api/x", true),

@@ -153,9 +153,6 @@ fn forget_identity(event: &mut Event) {
     // An agreement without its visitor would prove nothing; giving it is the visitor's own act.
     let vid = who.vid.filter(|_| matches!(event.body, Body::Agreement(_)));
     event.who = Who { vid, oid: who.oid, org: who.org.take(), ..Who::default() };
-    if let Body::Payment(payments) = &mut event.body {
-        payments.credits.retain(|credit| credit.of == Holder::Order);
-    }
     event.campaign.referral = None;
     let place = &mut event.place;
     (place.ip, place.iphash, place.lat, place.lon, place.zip, place.city) = Default::default();
@@ -164,6 +161,12 @@ fn forget_identity(event: &mut Event) {
     // What could not be read as an id stands in `params` under its name.
     let is_identity = |name: &str| IDENTITY.iter().any(|known| name.eq_ignore_ascii_case(known));
     remove(&mut event.params, &is_identity);
+    if let Body::Payment(payments) = &mut event.body {
+        payments.credits.retain(|credit| credit.of == Holder::Order);
+        for line in &mut payments.lines {
+            remove(&mut line.params, &is_identity);
+        }
+    }
 }
 
 /// Fields that tell one client from another.
