@@ -76,6 +76,7 @@ fn start(extra: &Value) -> (Site, Server) {
 }
 
 /// One request that the document gives as an example.
+#[derive(Clone)]
 struct Example {
     name: String,
     method: String,
@@ -123,7 +124,7 @@ fn examples_of(document: &Value, path: &str, method: &str, operation: &Value) ->
             "query" => {
                 query.push(if query.is_empty() { '?' } else { '&' });
                 let coded = url::form_urlencoded::byte_serialize(value.as_bytes());
-                query.push_str(&format!("{name}={}", coded.collect::<String>()));
+                query.extend([name, "="].into_iter().chain(coded));
             }
             "header" => headers.push((name.to_owned(), value.to_owned())),
             _ => headers.push(("Cookie".to_owned(), format!("{name}={value}"))),
@@ -292,7 +293,7 @@ fn count(rule: &Value) -> usize {
 
 /// A path as the README's table has it: without what follows, and without the slash at its end.
 fn route(path: &str) -> String {
-    let path = if path.contains("acme") { path } else { path.split("{").next().unwrap() };
+    let path = if path.contains("acme") { path } else { path.split('{').next().unwrap() };
     path.trim_end_matches(['/', '*']).to_owned()
 }
 
@@ -371,7 +372,7 @@ fn other_methods_are_refused_only_where_documented() {
         }
         for method in METHODS {
             let other =
-                Example { method: method.to_owned(), body: String::new(), ..copy(&example) };
+                Example { method: method.to_owned(), body: String::new(), ..example.clone() };
             let answer = other.send(&server, &[]);
             if answer.status == 405 {
                 assert_eq!(undocumented(&document, &other, &answer), Vec::<String>::new());
@@ -382,18 +383,6 @@ fn other_methods_are_refused_only_where_documented() {
     }
 }
 
-fn copy(example: &Example) -> Example {
-    Example {
-        name: example.name.clone(),
-        method: example.method.clone(),
-        path: example.path.clone(),
-        headers: example.headers.clone(),
-        body: example.body.clone(),
-        status: example.status.clone(),
-        responses: example.responses.clone(),
-    }
-}
-
 #[test]
 fn the_document_is_of_this_version_and_read_from_anywhere() {
     let (_site, server) = start(&json!({"AllowOrigins": ["https://site.example"]}));
@@ -401,9 +390,9 @@ fn the_document_is_of_this_version_and_read_from_anywhere() {
     let headers = [("Origin", "https://docs.example")];
     let answer = client.request("GET", "/openapi.json", &headers, b"").unwrap();
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
-    let served: Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(served, document());
-    assert_eq!(served["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let found: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(found, document());
+    assert_eq!(found["info"]["version"], env!("CARGO_PKG_VERSION"));
     let tag = answer.header("etag").unwrap();
     let again = client.request("GET", "/openapi.json", &[("If-None-Match", tag)], b"").unwrap();
     assert_eq!((again.status, again.body.len()), (304, 0));

@@ -1,4 +1,4 @@
-//! `/openapi.json`: the wire as a document for programs (`OpenAPI` 3.1), from `assets/openapi.json`.
+//! `/openapi.json`: the wire as a document for programs, from `assets/openapi.json`.
 //!
 //! A test sends every example of it to a running server and compares routes, statuses, headers and
 //! bodies; a fuzzer is driven by it.
