@@ -4,7 +4,7 @@
 //! store is down. Until then it stands here among the **fresh** links, which win over every other
 //! answer; after a restart they are read from the end of the journal ([`Links::recover`]). What the
 //! store answered, "nothing" included, is **known** for a while. No question to the store holds a
-//! visitor longer than [`LOOKUP_TIME_MAX`], and only [`LOOKUPS_MAX`] are asked at a time: scanners
+//! visitor longer than [`LOOKUP_TIME_MAX`], and only `LOOKUPS_MAX` are asked at a time: scanners
 //! ask for paths that nobody made.
 
 pub mod accounts;
@@ -32,8 +32,9 @@ use crate::clock::Clock;
 use crate::event::{self, Body, Event, OrgId};
 use crate::journal::{Journal, Position};
 
-/// Longest a visitor waits for the store; a person does not notice it.
-pub const LOOKUP_TIME_MAX: Duration = Duration::from_millis(200);
+/// Longest a visitor waits for the store. It answers in a millisecond, but its threads stand back
+/// while the machine is busy, and a late redirect is better than none.
+pub const LOOKUP_TIME_MAX: Duration = Duration::from_secs(1);
 /// Questions to the store at a time; half of what its queue takes, so that lists still come through.
 const LOOKUPS_MAX: usize = 32;
 /// Answers of the store that are kept: some 30 MB at most.
