@@ -132,10 +132,6 @@ impl Config {
                 running.intake.prefix_private_hash != self.intake.prefix_private_hash,
             ),
             ("Durability and other keys of the journal", running.journal != self.journal),
-            (
-                "StaticDirectory, DefaultRedirect and other keys of links",
-                running.links != self.links,
-            ),
             ("Notify", running.backends != self.backends),
             ("LogFilter and LogFormat", running.log != self.log),
         ];
