@@ -13,16 +13,18 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::backends::{self, Backend, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{BackendConfig, Config, ConfigErrors, Loaded, ServerConfig};
+use crate::config::{BackendConfig, Config, ConfigErrors, Loaded, ServerConfig, TlsConfig};
 use crate::delivery::{self, Delivery};
 use crate::geo::GeoDb;
-use crate::http::{AppState, Certificates, Control, Handlers, Proxies, Reload, Replay, Server};
+use crate::http::{
+    self, AppState, Certificates, Control, Handlers, Proxies, Reload, Replay, Server,
+};
 use crate::intake::Intake;
 use crate::journal::{Journal, RealFs};
 use crate::links::Links;
@@ -221,6 +223,27 @@ fn links(
     links
 }
 
+/// What a start would stumble over, found without starting anything: files that are named and cannot
+/// be used. Nothing is made or changed.
+pub fn rehearse(config: &Config) -> Vec<anyhow::Error> {
+    let files = match &config.server.tls {
+        TlsConfig::Files { cert, key } if config.server.listen_https.is_some() => {
+            http::check_certificate(cert, key).context("TLSCert and TLSKey").err()
+        }
+        TlsConfig::Files { .. } | TlsConfig::Generated { .. } => None,
+    };
+    let places = open_places(config).err();
+    let proxies = match Metrics::new() {
+        Ok(metrics) => Proxies::open(&config.server.http.proxies, &Arc::new(metrics))
+            .context("ProxyUrl and Proxies")
+            .err(),
+        Err(error) => Some(error.into()),
+    };
+    let folder = config.links.static_directory.as_deref().filter(|folder| !folder.is_dir());
+    let folder = folder.map(|folder| anyhow!("StaticDirectory: {} is no folder", folder.display()));
+    [files, places, proxies, folder].into_iter().flatten().collect()
+}
+
 /// The database of places as configured; none where places are not wanted.
 fn open_places(config: &Config) -> anyhow::Result<GeoDb> {
     if !config.intake.geo_ip {
@@ -344,6 +367,8 @@ impl Reloader {
         };
         self.reload.apply(state.clone());
         *now = Now { config, state };
+        tell(&notes);
+        tracing::info!("configuration was read again");
         Ok(notes)
     }
 }
@@ -353,10 +378,7 @@ async fn reload_at(mut hangup: Signal, reloader: Arc<Reloader>) {
     while hangup.recv().await.is_some() {
         let reloader = Arc::clone(&reloader);
         match tokio::task::spawn_blocking(move || reloader.reload()).await {
-            Ok(Ok(notes)) => {
-                tell(&notes);
-                tracing::info!("configuration was read again");
-            }
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::error!(
                 error = format!("{error:#}"),
                 "configuration cannot be used, the one before stays"

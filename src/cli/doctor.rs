@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{load, socket};
+use crate::app;
 use crate::doctor::{Finding, Level, examine};
 use crate::http::control::ask;
 
@@ -46,7 +47,17 @@ pub(super) fn run(
         let takes_events = health.pointer("/journal/healthy") == Some(&Value::Bool(true));
         return Ok(if takes_events { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let found = runtime.block_on(examine(&loaded, arguments.url.as_ref()));
+    let mut found: Vec<Finding> = app::rehearse(&loaded.config)
+        .into_iter()
+        .map(|problem| Finding {
+            level: Level::Failure,
+            topic: "files",
+            what: format!("{problem:#}"),
+            advice: "the server does not start, or does not take it up, until this is mended"
+                .into(),
+        })
+        .collect();
+    found.extend(runtime.block_on(examine(&loaded, arguments.url.as_ref())));
     for finding in &found {
         if arguments.json {
             println!("{}", as_json(finding));

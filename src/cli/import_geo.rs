@@ -210,7 +210,10 @@ mod tests {
             outcome.examples.iter().map(|(_, number, why)| (*number, *why)).collect();
         assert_eq!(
             named,
-            [(1, "does not begin with two addresses as numbers"), (4, "overlaps a line before it")]
+            [
+                (1, "does not begin with two addresses as numbers"),
+                (4, "is out of order, or overlaps a line before it")
+            ]
         );
         assert_eq!(run(&arguments).unwrap(), ExitCode::FAILURE);
         assert!(arguments.output.exists());

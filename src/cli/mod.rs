@@ -174,6 +174,12 @@ fn check(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode
     for note in &notes {
         println!("note: {note}");
     }
+    let problems = app::rehearse(&config);
+    if !problems.is_empty() {
+        let lines: Vec<String> =
+            problems.iter().map(|problem| format!("\n  {problem:#}")).collect();
+        bail!("{}: what it names cannot be used{}", path.display(), lines.concat());
+    }
     let server = &config.server;
     let address = |listen: Option<std::net::SocketAddr>| {
         listen.map_or("off".to_owned(), |address| address.to_string())

@@ -170,11 +170,11 @@ fn server(health: &Value) -> Vec<Finding> {
     } else {
         found.good(format!("the journal takes events; {percent} % of its room is used"));
     }
-    if journal["durability"] != "disk" {
+    if journal["durability"] != "durable" {
         found.add(
             Level::Warning,
-            format!("Durability is {}", journal["durability"]),
-            "a 200 does not survive a power cut; set \"disk\" unless that is what you want",
+            format!("a 200 means {}, not durable", journal["durability"]),
+            "it does not survive a power cut; set Durability to \"disk\" unless that is what you want",
         );
     }
     found.found
@@ -273,6 +273,7 @@ fn cookies(domains: &[String]) -> Vec<Finding> {
     }
     for domain in domains {
         let host = domain.trim_start_matches("*.").trim_start_matches('.');
+        let domain = host;
         match cookie_domain(host) {
             Some(shared) => {
                 found.good(format!("a visitor of {domain} is known on all of {shared}"));
@@ -321,7 +322,7 @@ mod tests {
     fn a_journal_without_room_is_a_failure() {
         let health = |healthy: bool, used: u64| {
             json!({"version": env!("CARGO_PKG_VERSION"), "status": "ok", "journal":
-                {"healthy": healthy, "disk_bytes": used, "disk_bytes_max": 100, "durability": "disk"}})
+                {"healthy": healthy, "disk_bytes": used, "disk_bytes_max": 100, "durability": "durable"}})
         };
         assert_eq!(levels(&server(&health(true, 10))), [Level::Good, Level::Good]);
         assert_eq!(levels(&server(&health(true, 70))), [Level::Good, Level::Warning]);

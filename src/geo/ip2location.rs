@@ -58,7 +58,7 @@ impl Lines {
             return Err("has an address of IPv6 in a file of IPv4");
         }
         if self.last.is_some_and(|before| first <= before) {
-            return Err("overlaps a line before it");
+            return Err("is out of order, or overlaps a line before it");
         }
         if columns.len() < COLUMNS_MIN {
             return Err("has fewer than three columns");
@@ -233,7 +233,7 @@ mod tests {
         }
         let mut lines = Lines::default();
         lines.read(GOOGLE).unwrap();
-        assert_eq!(lines.read(GOOGLE), Err("overlaps a line before it"));
+        assert_eq!(lines.read(GOOGLE), Err("is out of order, or overlaps a line before it"));
         let v6 = "281470698520576,281470698520831,AU,x";
         assert_eq!(lines.read(v6), Err("has an address of IPv6 in a file of IPv4"));
     }

@@ -70,6 +70,14 @@ pub enum TlsError {
     Protocol(#[source] rustls::Error),
 }
 
+/// Whether the two PEM files can be shown together.
+///
+/// # Errors
+/// When one cannot be read or holds something else, or they do not fit.
+pub fn check_certificate(cert: &Path, key: &Path) -> Result<(), TlsError> {
+    Identity::load(cert, key).map(|_| ())
+}
+
 /// A certificate with its key, ready to be shown, and what it says about itself.
 #[derive(Debug)]
 pub(super) struct Identity {
@@ -209,7 +217,7 @@ fn small(part: u32) -> u8 {
 fn names(domains: &[String]) -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     for domain in domains {
-        let domain = domain.trim().to_ascii_lowercase();
+        let domain = domain.trim().trim_start_matches('.').to_ascii_lowercase();
         let host = domain.strip_prefix("*.").unwrap_or(&domain);
         let is_host = !host.is_empty()
             && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));

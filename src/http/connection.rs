@@ -82,8 +82,9 @@ impl Connections {
             .header_read_timeout(http.timeout)
             .max_buf_size(http.header_bytes_max.max(BUFFER_BYTES_MIN))
             .max_header_size(http.header_bytes_max)
-            // A client that closes its side after the request still gets the answer.
-            .half_close(true);
+            // A client that closes its side after the request still gets the answer. With servers
+            // behind us it counts as gone: it must not hold their connections.
+            .half_close(http.proxies.is_empty());
         let mut http2 = http2::Builder::new(Tracked(tasks.clone()));
         http2
             .timer(TokioTimer::new())

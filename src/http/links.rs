@@ -68,7 +68,7 @@ async fn made(
         let message = "a link is a JSON object".to_owned();
         return Err(ApiError::Malformed { field: None, message });
     };
-    let wish = Wish::read(shared, &fields, &account)?;
+    let mut wish = Wish::read(shared, &fields, &account)?;
     wish.check(shared, &account).await?;
     shared.app.links.make_room().map_err(|_| ApiError::Busy)?;
     let (event, pending) = shared.app.intake.link(&facts, wish.link, wish.oid, wish.org)?;
@@ -117,7 +117,7 @@ impl Wish {
         }
         let policy = &shared.policy;
         let key = Key::parse(from).map_err(|error| invalid("urlfrom", &error.to_string()))?;
-        if is_reserved(key.path()) {
+        if is_reserved(key.path()) || shared.app.proxies.takes(key.host(), key.path()) {
             return Err(invalid("urlfrom", "has a path that the server answers itself"));
         }
         let target =
@@ -138,18 +138,22 @@ impl Wish {
         Ok(Self { key, target, link, oid, org: scalar(fields, "org")? })
     }
 
-    /// What only the links there are can tell.
-    async fn check(&self, shared: &Shared, account: &Account) -> Result<(), ApiError> {
+    /// What only the links there are can tell. A link keeps its organisation when an account without
+    /// one changes it and names no other.
+    async fn check(&mut self, shared: &Shared, account: &Account) -> Result<(), ApiError> {
         let links = &shared.app.links;
         if links.is_chain(&self.target.url).await {
             return Err(invalid("urlto", "is itself a short link of this server"));
         }
-        let Some(organisation) = account.organisation else { return Ok(()) };
         match links.find_key(&self.key).await {
-            Found::Link(link) if link.oid != Some(organisation) => {
+            Found::Link(link) if account.organisation.is_some_and(|own| link.oid != Some(own)) => {
                 Err(ApiError::Forbidden("this short link belongs to another organisation"))
             }
-            Found::Link(_) | Found::Nothing => Ok(()),
+            Found::Link(link) => {
+                self.oid = self.oid.or(link.oid);
+                Ok(())
+            }
+            Found::Nothing => Ok(()),
             Found::Unknown => Err(UNAVAILABLE),
         }
     }

@@ -46,7 +46,7 @@ use axum::Router;
 use axum::routing::{MethodRouter, any};
 
 pub use body::{Encoding, inflate, inflate_block};
-pub use certificate::TlsError;
+pub use certificate::{TlsError, check_certificate};
 pub use control::{Control, Handlers, Replay};
 pub use error::ApiError;
 pub use facts::Caller;

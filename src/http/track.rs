@@ -1,9 +1,9 @@
 //! The routes that take events: `tr` and `img` for a visitor's own client, `str` for servers; and `ltv`,
 //! which takes payments.
 //!
-//! `GET` reads the query, `POST` the body and not the query, `PUT` neither; other methods record
-//! nothing and get the route's ordinary answer (contract §1.5). An answer waits until the event is
-//! durable; only the pixel stops waiting after a moment, and that is counted.
+//! `GET` reads the query, `POST` and `PUT` the body and not the query. What would record nothing is
+//! a 405, because a 200 means that something is on disk. An answer waits until the event is durable;
+//! only the pixel stops waiting after a moment, and that is counted.
 
 use std::sync::Arc;
 
@@ -142,15 +142,16 @@ pub(super) async fn record(
     };
     let outcome = match parts.method {
         Method::GET => taker.bodiless(parts.uri.query()).map(Outcome::One)?,
-        Method::PUT => taker.bodiless(None).map(Outcome::One)?,
-        Method::POST => match body::read(shared, &parts, body).await {
+        Method::POST | Method::PUT => match body::read(shared, &parts, body).await {
             Ok(body) => {
                 let form = batch::form(&parts.headers, &body.bytes);
                 taker.body(form, body.bytes.clone()).await?
             }
             Err(error) => return Err(taker.unread(error, &[])),
         },
-        _ => Outcome::Nothing,
+        // The picture's head, which a mail client may ask for before it shows anything.
+        Method::HEAD if route.name == PIXEL => Outcome::Nothing,
+        _ => return Err(ApiError::Method("GET, POST, PUT")),
     };
     Ok(Recorded { parts, facts, outcome })
 }
@@ -325,7 +326,8 @@ impl Recorded {
     ) -> Response {
         let scope = facts::scope(shared, &self.parts, &self.facts.host);
         match self.outcome {
-            Outcome::Nothing => one(EventId::generate()),
+            // Only a picture's head records nothing.
+            Outcome::Nothing => answer::empty(),
             Outcome::One(taken) => match Taken::durable(taken.pending).await {
                 Ok(stored) => {
                     let mut response = one(taken.id);
@@ -395,7 +397,7 @@ pub(super) fn pixel_of(error: ApiError) -> Response {
     }
     let mut response = error.into_response();
     let mut pixel = answer::pixel(response.status());
-    for name in [header::RETRY_AFTER, header::CONNECTION] {
+    for name in [header::RETRY_AFTER, header::CONNECTION, header::ALLOW] {
         if let Some(value) = response.headers_mut().remove(&name) {
             pixel.headers_mut().insert(name, value);
         }

@@ -148,7 +148,7 @@ struct Waiting {
 type Goodbye = (u16, &'static str);
 
 const STOPPING: Goodbye = (close_code::AWAY, "the server stops");
-const SILENT: Goodbye = (close_code::NORMAL, "no sign of life");
+const SILENT: Goodbye = (close_code::AWAY, "no sign of life");
 const UNFINISHED: Goodbye = (close_code::POLICY, "a frame was not finished in time");
 const TOO_LARGE: Goodbye = (close_code::SIZE, "the frame is too large");
 const NO_TEXT: Goodbye = (close_code::INVALID, "a text frame is not UTF-8");
@@ -175,20 +175,20 @@ struct Conversation {
 struct Life {
     /// Something came.
     heard: bool,
-    /// Nothing came, and it was asked for a sign of life.
-    asked: bool,
+    /// Parts of the idle time in which nothing came.
+    silent: u32,
     /// A frame had begun by then, and none was finished since.
     unfinished: bool,
 }
 
 impl Life {
     /// Once in each part of the idle time; `unread` are bytes of a frame that has begun. Why to end,
-    /// if there is a reason; where `asked` is true afterwards, the other end is to be asked.
+    /// if there is a reason; after one part in silence the other end is to be asked.
     fn tick(&mut self, unread: usize) -> Option<Goodbye> {
-        let (was_asked, was_unfinished) = (self.asked, self.unfinished);
-        self.asked = !std::mem::take(&mut self.heard);
+        let was_unfinished = self.unfinished;
+        self.silent = if std::mem::take(&mut self.heard) { 0 } else { self.silent + 1 };
         self.unfinished = unread > 0;
-        if was_asked && self.asked {
+        if self.silent >= IDLE_PARTS {
             return Some(SILENT);
         }
         (was_unfinished && self.unfinished).then_some(UNFINISHED)
@@ -265,7 +265,7 @@ impl Conversation {
                     if let Some(goodbye) = self.life.tick(unread.taken()) {
                         return Some(goodbye);
                     }
-                    if self.life.asked {
+                    if self.life.silent == 1 {
                         socket.send(Message::Ping(Bytes::new())).await.ok()?;
                     }
                 }
@@ -432,10 +432,11 @@ mod tests {
     #[test]
     fn a_connection_is_asked_after_a_part_of_silence_and_ended_after_another() {
         let mut life = Life::default();
-        assert_eq!((life.tick(0), life.asked), (None, true));
+        assert_eq!((life.tick(0), life.silent), (None, 1));
         life.heard = true;
-        assert_eq!((life.tick(0), life.asked), (None, false));
-        assert_eq!((life.tick(0), life.asked), (None, true));
+        assert_eq!((life.tick(0), life.silent), (None, 0));
+        assert_eq!((life.tick(0), life.silent), (None, 1));
+        assert_eq!((life.tick(0), life.silent), (None, 2));
         assert_eq!(life.tick(0), Some(SILENT));
     }
 

@@ -15,7 +15,7 @@ use crate::event::{Agreement, Body, Event, EventId, OtherId};
 /// Takes the agreement out of `fields`.
 ///
 /// # Errors
-/// When `vid` names no visitor.
+/// When `vid` names no visitor, or `cflags` is there and says no flags: it would be in force.
 pub(super) fn take(
     fields: &mut Map<String, Value>,
     keys: &Keys,
@@ -29,6 +29,11 @@ pub(super) fn take(
     };
     if let Some(message) = message {
         let (field, message) = ("vid".to_owned(), message.to_owned());
+        return Err(IntakeError::Invalid { field, message });
+    }
+    let flags = fields.get("cflags").cloned().map(fields::whole);
+    if let Some(Err(_) | Ok(Some(i64::MIN..=-1))) = flags {
+        let (field, message) = ("cflags".to_owned(), "is no whole number of flags".to_owned());
         return Err(IntakeError::Invalid { field, message });
     }
     let mut named = |name: &str| {

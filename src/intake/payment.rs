@@ -280,6 +280,9 @@ impl Reader<'_> {
         self.words(&mut payment, &mut said);
         let eid = said.swap_remove("eid").and_then(|value| id(value, self.keys).ok().flatten());
         payment.revenue = payment.revenue.or(given);
+        if matches!(refund, Refund::Of(_)) && payment.revenue.is_some() {
+            return Err(invalid(&path(REFUND), "stands beside an amount: which of them counts?"));
+        }
         let paid = settle(&mut payment, refund)
             .ok_or_else(|| invalid(&path(AMOUNT), "is missing: how much was paid?"))?;
         payment.params.extend(said);
@@ -552,6 +555,7 @@ mod tests {
         check(r#"{"amt":1,"currency":"XYZ"}"#, "currency");
         check(r#"{"amt":1,"currency":840}"#, "currency");
         check(r#"{"amt":1,"refund":"perhaps"}"#, "refund");
+        check(r#"{"amt":10,"refund":3}"#, "refund");
         check(r#"{"payments":[{"amt":1},{"amt":"x"}]}"#, "payments[1].amt");
         check(r#"{"payments":[{"amt":1},2]}"#, "payments[1]");
         check(r#"{"payments":{"amt":1}}"#, "payments");

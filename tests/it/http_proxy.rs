@@ -768,3 +768,26 @@ async fn our_keys_stay_here_theirs_go_on_and_the_host_says_whose_event_it_is() {
     assert_eq!(refused, 1, "of a host that is no site");
     served.balance();
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_gives_back_the_place_at_the_server_behind() {
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = upstream.local_addr().unwrap();
+    let served = served(vec![ProxyConfig::new("/api/", &format!("http://{address}"))]).await;
+    let client = TcpStream::connect(served.http).await.unwrap();
+    let (mut read, mut write) = client.into_split();
+    write.write_all(b"GET /api/x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    // It is asked, and never answers.
+    let (mut asked, _) = upstream.accept().await.unwrap();
+    let mut head = [0; 16];
+    asked.read_exact(&mut head).await.unwrap();
+    drop(write);
+    let mut rest = Vec::new();
+    let gone = async {
+        let _: std::io::Result<usize> = read.read_to_end(&mut rest).await;
+        drop(read);
+        // The server behind sees its end too.
+        while asked.read(&mut head).await.is_ok_and(|bytes| bytes > 0) {}
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the request was dropped");
+}

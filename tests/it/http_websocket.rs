@@ -347,7 +347,7 @@ async fn who_shows_no_sign_of_life_is_dropped_and_who_answers_pings_stays() {
     let (took, bytes) = silent.await.unwrap();
     assert!(took >= idle / 2 && took < SOON, "{took:?}");
     assert_eq!(bytes[..2], [0x89, 0], "a ping");
-    assert_eq!((bytes[2], &bytes[4..6]), (0x88, &1000_u16.to_be_bytes()[..]), "a goodbye");
+    assert_eq!((bytes[2], &bytes[4..6]), (0x88, &1001_u16.to_be_bytes()[..]), "a goodbye");
     let (pings, reply) = answering.await.unwrap();
     assert!(pings >= 2, "{pings}");
     assert_eq!(reply, json!({"ack": 1}));

@@ -42,17 +42,39 @@ const OURS: [&str; 9] = [
 ];
 
 /// Believed of trusted proxies only. All that begins with `x-forwarded` belongs here too.
-const CLAIMS: [&str; 10] = [
+const CLAIMS: [&str; 32] = [
     "cf-connecting-ip",
     "cf-connecting-ipv6",
     "cf-ipcountry",
+    "cf-pseudo-ipv4",
+    "client-ip",
+    "do-connecting-ip",
     "fastly-client-ip",
+    "fly-client-ip",
+    "forwarded-for",
+    "front-end-https",
+    "proxy-client-ip",
+    "remote-addr",
     "true-client-ip",
+    "wl-proxy-client-ip",
+    "x-appengine-user-ip",
+    "x-arr-clientip",
+    "x-azure-clientip",
     "x-client-ip",
     "x-cluster-client-ip",
+    "x-envoy-external-address",
     "x-host",
-    "x-original-host",
+    "x-http-host-override",
+    "x-nf-client-connection-ip",
     "x-original-forwarded-for",
+    "x-original-host",
+    "x-originating-ip",
+    "x-proxyuser-ip",
+    "x-real-host",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-scheme",
+    "x-vercel-forwarded-for",
 ];
 
 /// Where a key of the tracker's own may stand.

@@ -124,6 +124,11 @@ impl Proxies {
         })
     }
 
+    /// Whether a server behind answers there, so that nothing of ours can.
+    pub(super) fn takes(&self, host: &str, path: &str) -> bool {
+        self.find(host, path).is_some()
+    }
+
     /// Whether an `OPTIONS` for this is for the server behind.
     pub(super) fn leaves_cors(&self, host: &str, path: &str) -> bool {
         let path = path::clean(path);
