@@ -17,15 +17,16 @@
     clippy::panic,
     reason = "what fails here should fail the run, with the reason in words"
 )]
+mod bare;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::io::BufRead;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bare::Bare;
 use serde_json::json;
 use support::{Server, Site};
 
@@ -46,7 +47,7 @@ struct Round {
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     if args.first().is_some_and(|arg| arg == "--bare") {
-        bare();
+        bare::serve(routes());
         return;
     }
     let seconds = args.first().and_then(|n| n.parse().ok()).unwrap_or(6);
@@ -132,40 +133,9 @@ fn lag(server: &Server) -> u64 {
 }
 
 /// The least a server can do with a POST.
-#[tokio::main]
-async fn bare() {
-    let router = axum::Router::new()
-        .route("/", axum::routing::post(|body: bytes::Bytes| async move { drop(body) }));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binding");
-    println!("{}", listener.local_addr().expect("an address"));
-    axum::serve(listener, router).await.expect("serving");
-}
-
-/// The baseline in a process of its own.
-struct Bare {
-    child: std::process::Child,
-    address: SocketAddr,
-}
-
-impl Bare {
-    fn start() -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .arg("--bare")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starting the baseline");
-        let mut line = String::new();
-        let out = child.stdout.take().expect("its output");
-        std::io::BufReader::new(out).read_line(&mut line).expect("its address");
-        Self { child, address: line.trim().parse().expect("an address") }
-    }
-}
-
-impl Drop for Bare {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+fn routes() -> axum::Router {
+    axum::Router::new()
+        .route("/", axum::routing::post(|body: bytes::Bytes| async move { drop(body) }))
 }
 
 fn wrk(address: SocketAddr, connections: u32, seconds: u32, path: &str) -> Round {

@@ -18,14 +18,16 @@
     clippy::panic,
     reason = "what fails here should fail the run, with the reason in words"
 )]
+mod bare;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::io::{BufRead, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bare::Bare;
 use serde_json::json;
 use support::{Client, Server, Site};
 
@@ -39,7 +41,7 @@ const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Fi
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     if args.first().is_some_and(|arg| arg == "--bare") {
-        bare();
+        bare::serve(routes());
         return;
     }
     let number = |at: usize, default: u32| -> u32 {
@@ -153,39 +155,8 @@ fn make_link(server: &Server) {
 }
 
 /// The least a server can do for a visitor.
-#[tokio::main]
-async fn bare() {
+fn routes() -> axum::Router {
     let to = [("location", "https://example.com/landing?a=b")];
     let answer = move || async move { (axum::http::StatusCode::FOUND, to) };
-    let router = axum::Router::new().route("/bench", axum::routing::get(answer));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binding");
-    println!("{}", listener.local_addr().expect("an address"));
-    axum::serve(listener, router).await.expect("serving");
-}
-
-/// The baseline in a process of its own.
-struct Bare {
-    child: std::process::Child,
-    address: SocketAddr,
-}
-
-impl Bare {
-    fn start() -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .arg("--bare")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starting the baseline");
-        let mut line = String::new();
-        let out = child.stdout.take().expect("its output");
-        std::io::BufReader::new(out).read_line(&mut line).expect("its address");
-        Self { child, address: line.trim().parse().expect("an address") }
-    }
-}
-
-impl Drop for Bare {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+    axum::Router::new().route("/bench", axum::routing::get(answer))
 }

@@ -134,13 +134,8 @@ impl Parts {
         await_critical(config, &connected).await?;
 
         let geo = Arc::new(open_places(config)?);
-        let intake = Intake::open(
-            &config.intake,
-            Arc::clone(&geo),
-            journal.clone(),
-            Arc::clone(&clock),
-            Arc::clone(&metrics),
-        )?;
+        let intake =
+            Intake::open(&config.intake, Arc::clone(&geo), journal.clone(), Arc::clone(&metrics))?;
         let links = links(config, &connected, &delivery, &journal, &clock);
         let certificates = Certificates::open(
             &config.server,

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use rand::Rng as _;
 use uuid::Uuid;
 
-use super::{embedded, load, socket};
+use super::{embedded, load, runtime, socket};
 use crate::backends::{Account, AccountChange};
 use crate::config::{Config, DuckDbConfig};
 use crate::http::control::{AskError, ask};
@@ -99,10 +99,7 @@ pub(super) fn run(
 
 fn change(config: &Config, change: &AccountChange) -> anyhow::Result<bool> {
     let store = embedded(config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let runtime = runtime()?;
     let wish = serde_json::to_value(change).context("writing the change")?;
     match runtime.block_on(ask(&socket(config), "/account", &wish)) {
         Ok(answer) => Ok(answer.get("changed").and_then(serde_json::Value::as_bool) == Some(true)),

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{load, socket};
+use super::{load, runtime, socket};
 use crate::app;
 use crate::doctor::{Finding, Level, examine};
 use crate::http::control::ask;
@@ -36,10 +36,7 @@ pub(super) fn run(
     env: &BTreeMap<String, String>,
 ) -> anyhow::Result<ExitCode> {
     let loaded = load(&arguments.config, env)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let runtime = runtime()?;
     if arguments.health {
         let socket = socket(&loaded.config);
         let health = runtime.block_on(ask(&socket, "/health", &Value::Null));

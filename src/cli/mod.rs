@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 use crate::app;
 use crate::config::{BackendConfig, Config, DuckDbConfig, Loaded};
@@ -169,6 +170,12 @@ fn socket(config: &Config) -> PathBuf {
     config.server.data_directory.join("tracker.sock")
 }
 
+/// What a command that asks waits in.
+fn runtime() -> anyhow::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().context("starting the runtime")
+}
+
 fn check(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
     let Loaded { config, notes } = load(path, env)?;
     for note in &notes {
@@ -207,10 +214,7 @@ fn migrate(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCo
 /// Asks the running server to put rows back; prints what it did.
 fn replay(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
     let config = load(path, env)?.config;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let runtime = runtime()?;
     let done = runtime.block_on(ask(&socket(&config), "/replay", &serde_json::json!({})));
     println!("{}", done.context("asking the running server")?);
     Ok(ExitCode::SUCCESS)
@@ -220,10 +224,7 @@ fn replay(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCod
 fn reload(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
     // Read here too: a file that cannot be used is refused in full words, before anybody is asked.
     let config = load(path, env)?.config;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let runtime = runtime()?;
     let done = runtime.block_on(ask(&socket(&config), "/reload", &serde_json::json!({})));
     let done = done.context("asking the running server")?;
     let notes = done.get("notes").and_then(serde_json::Value::as_array).into_iter().flatten();

@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::format::{self, Format};
-use super::{embedded, load, socket};
+use super::{embedded, load, runtime, socket};
 use crate::backends::Rows;
 use crate::config::DuckDbConfig;
 use crate::http::control::{AskError, ask};
@@ -43,10 +43,7 @@ pub(super) fn run(
     let store = embedded(&config)?;
     let rows_max = arguments.rows_max.unwrap_or(store.query_rows_max).min(store.query_rows_max);
     let question = json!({ "sql": arguments.sql, "rows_max": rows_max });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let runtime = runtime()?;
     let answer = runtime.block_on(ask(&socket(&config), "/query", &question));
     let rows: Rows = match answer {
         Ok(rows) => serde_json::from_value(rows).context("reading the server's answer")?,

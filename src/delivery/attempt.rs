@@ -8,6 +8,7 @@ use crate::backends::{Batch, Sink, SinkError};
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::tables::AnyTable;
+use crate::telemetry::chain;
 
 /// A write that takes longer failed, whatever became of it. Longer than any store needs for the
 /// largest batch; a store's own time-outs come before.
@@ -53,9 +54,9 @@ impl Target {
         match written {
             Ok(()) => Outcome::Stored,
             Err(SinkError::Retry { after, source }) => {
-                Outcome::Failed { after, message: poison::chain(&*source) }
+                Outcome::Failed { after, message: chain(&*source) }
             }
-            Err(SinkError::Reject { source }) => self.refused(&part, poison::chain(&*source)).await,
+            Err(SinkError::Reject { source }) => self.refused(&part, chain(&*source)).await,
         }
     }
 

@@ -9,7 +9,6 @@ use tokio::task::spawn_blocking;
 
 use super::batcher::Bounds;
 use super::cursor::{Cursor, CursorFile, Found, Range};
-use super::poison::chain;
 use super::running::Running;
 use super::source::Source;
 use super::status::{SinkState, Status};
@@ -17,6 +16,7 @@ use super::{CLOSE_TIME_MAX, Cursors, Share};
 use crate::backends::Sink;
 use crate::clock::Clock;
 use crate::config::LimitsByTable;
+use crate::telemetry::chain;
 
 /// Pause after the disk refused a read or a sync, and after a store could not say who it is.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);

@@ -19,7 +19,7 @@ use crate::background;
 use crate::clock::Clock;
 use crate::event::{self, Event, Ingest};
 use crate::journal::{AppendError, Journal, Position, Reader};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, chain};
 
 /// Attempts to set an undecodable record aside …
 const ATTEMPTS_MAX: u32 = 3;
@@ -188,7 +188,7 @@ fn decode(reader: &mut Reader, node: &Arc<str>, bytes_max: usize) -> io::Result<
             Err(error) => undecodable.push(Undecodable {
                 position: record.position,
                 bytes: record.bytes,
-                message: poison::chain(&error),
+                message: chain(&error),
             }),
         }
     }

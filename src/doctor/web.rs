@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::{Finding, Findings, Level};
 use crate::config::{ClientTlsConfig, Config};
+use crate::telemetry::chain;
 use crate::tls;
 
 /// Longest wait for an answer.
@@ -175,16 +176,6 @@ async fn send(request: Request<Empty<Bytes>>) -> Result<(StatusCode, HeaderMap, 
         Ok((parts.status, parts.headers, body))
     };
     timeout(WAIT_MAX, exchange).await.unwrap_or_else(|_| Err(format!("no answer in {WAIT_MAX:?}")))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

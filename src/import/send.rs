@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Hit, ImportError};
 use crate::config::Secret;
+use crate::telemetry::chain;
 
 /// Where single events go when the address names no path.
 const PATH: &str = "/tr/v1/tr/";
@@ -160,14 +161,4 @@ async fn read(answer: Response<Incoming>) -> String {
         Ok(Ok(body)) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
         Ok(Err(_)) | Err(_) => String::new(),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

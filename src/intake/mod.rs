@@ -22,7 +22,6 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::clock::Clock;
 use crate::config::IntakeConfig;
 use crate::event::{
     self, Agreement, Body, Event, EventId, Link, OrgId, Origin, Quarantine, Reason, Verdict,
@@ -362,7 +361,6 @@ impl Intake {
         config: &IntakeConfig,
         geo: Arc<GeoDb>,
         journal: Journal,
-        _clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let keys =

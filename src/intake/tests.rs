@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::clock::Clock;
 use crate::config::{DntPolicy, HashMode};
 use crate::event::{Id, Track, Verdict};
 
@@ -556,7 +557,7 @@ fn running(change: fn(&mut IntakeConfig)) -> Running {
     let mut config = IntakeConfig::new(folder.path().join("keys"));
     change(&mut config);
     let geo = Arc::new(GeoDb::none());
-    let intake = Intake::open(&config, geo, journal.clone(), clock, Arc::clone(&metrics)).unwrap();
+    let intake = Intake::open(&config, geo, journal.clone(), Arc::clone(&metrics)).unwrap();
     Running { intake, journal, metrics, _folder: folder }
 }
 

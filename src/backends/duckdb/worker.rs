@@ -26,6 +26,7 @@ use crate::backends::{AccountChange, Batch, SinkError};
 use crate::clock::Clock;
 use crate::config::DuckDbConfig;
 use crate::event::Event;
+use crate::telemetry::chain;
 
 /// Without a command for this long the worker tidies up.
 const IDLE: Duration = Duration::from_secs(5);
@@ -369,16 +370,4 @@ fn append_rows(database: &Database, table: &str, events: &[Arc<Event>]) -> Resul
         database.connection.execute_batch(fold)?;
     }
     Ok(())
-}
-
-/// The error with its causes, for a person.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 
 use super::{ALL, cases, event};
 use crate::backends::Batch;
-use crate::delivery::poison::{Parts, chain, refused};
+use crate::delivery::poison::{Parts, refused};
 use crate::event::{Body, Event, Reason};
 use crate::journal::Position;
+use crate::telemetry::chain;
 
 fn batch(first: u64, last: u64) -> Batch {
     let events = (first..=last).map(event).collect();

@@ -95,7 +95,6 @@ impl Served {
             &setup.intake,
             Arc::new(setup.geo.clone()),
             journal.clone(),
-            Arc::clone(&clock),
             Arc::clone(&metrics),
         )
         .unwrap();
