@@ -6,6 +6,7 @@
 
 mod backends;
 mod certificates;
+mod clickhouse;
 mod dialect;
 mod intake;
 mod journal;
@@ -32,6 +33,7 @@ use serde_json::{Map, Value};
 
 pub use backends::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
 pub use certificates::{AcmeChallenge, AcmeConfig, ClientTlsConfig, TlsConfig};
+pub use clickhouse::ClickHouseConfig;
 pub use intake::{DntPolicy, HashMode, IntakeConfig};
 pub use journal::{Durability, JournalConfig};
 pub use keys::{KeyConfig, KeyKind};
