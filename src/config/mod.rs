@@ -31,9 +31,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+pub use self::clickhouse::ClickHouseConfig;
 pub use backends::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
 pub use certificates::{AcmeChallenge, AcmeConfig, ClientTlsConfig, TlsConfig};
-pub use clickhouse::ClickHouseConfig;
 pub use intake::{DntPolicy, HashMode, IntakeConfig};
 pub use journal::{Durability, JournalConfig};
 pub use keys::{KeyConfig, KeyKind};
