@@ -42,6 +42,10 @@ pub fn migrate(config: &BackendConfig) -> Result<Report, MigrateError> {
                 .map_err(|source| MigrateError { name: config.name.clone(), source })?;
             Ok(Report { name: config.name.clone(), from: applied.from, to: applied.to })
         }
+        BackendConfig::ClickHouse(config) => Err(MigrateError {
+            name: config.name.clone(),
+            source: StoreError::Unavailable("not in this version yet".into()),
+        }),
         #[cfg(not(feature = "duckdb"))]
         BackendConfig::DuckDb(config) => Err(MigrateError {
             name: config.name.clone(),
