@@ -6,6 +6,9 @@
 -- distributes over the shards by the expression after `-- shard by`, which depends on the row
 -- alone, so that a repeated insert meets the shard that has it.
 --
+-- Retention. With `PruneOldData` rows are dropped `DataRetentionDays` after the moment named by
+-- `-- retention by`. What is in force stays: links, agreements, accounts.
+--
 -- Sorting. Every fact has a key that tells its row from all others, so `final` is allowed
 -- everywhere and changes nothing but what was told again: `events` by `eid`, `payments` by `id`,
 -- `ltv` by payment and holder, the rest by their place in the journal.
@@ -30,6 +33,18 @@
 -- takes 10 ms of an insert of 1,000 rows. What merges write is not synced, but they keep their
 -- sources for eight minutes.
 
+-- Which of these files are applied, and how their text was. Made first: a database that has it is
+-- ours, however far it got.
+-- shard by cityHash64(name)
+create table if not exists schema_version (
+    number Int32,
+    name String,
+    checksum UInt32,
+    applied_at DateTime64(3, 'UTC')
+)
+engine = ReplacingMergeTree(applied_at)
+order by name;
+
 -- Every tracked event. Sorted for questions about a site and a time, within an hour by visitor, so
 -- that a visit lies together. Rows read of 1.6 million (three sites, 60 days), with and without the
 -- indexes:
@@ -40,6 +55,7 @@
 -- They add 2.4 % to the size and nothing measurable to an insert. By day instead of hour a question
 -- for an hour read twice as much and saved 2.6 % of the size.
 -- shard by cityHash64(eid)
+-- retention by created_at
 create table if not exists events (
     eid UUID,
     vid UUID,
@@ -140,6 +156,7 @@ settings
 
 -- Input and rows that could not take the ordinary way.
 -- shard by cityHash64(eid)
+-- retention by received_at
 create table if not exists quarantine (
     eid UUID,
     received_at DateTime64(3, 'UTC') codec(Delta, ZSTD(1)),
@@ -163,9 +180,10 @@ settings
     fsync_after_insert = 1,
     fsync_part_directory = 1;
 
--- Message threads and campaigns, as each event with a thread told them. The three tables of messages
--- have many columns and few values: parts stay in one file up to 1 GiB instead of having thousands.
+-- Message threads and campaigns, as each event with a thread told them. The three tables of
+-- messages have many columns and few values, so their parts stay in one file up to 1 GiB.
 -- shard by cityHash64(tid)
+-- retention by created_at
 create table if not exists mthreads (
     tid UUID,
     oid UUID,
@@ -314,6 +332,7 @@ settings
 
 -- Messages.
 -- shard by cityHash64(tid)
+-- retention by created_at
 create table if not exists mstore (
     tid UUID,
     mid UUID,
@@ -378,6 +397,7 @@ settings
 
 -- Messages on their way.
 -- shard by cityHash64(tid)
+-- retention by created_at
 create table if not exists mtriage (
     tid UUID,
     mid UUID,
@@ -435,6 +455,7 @@ settings
 
 -- One row for each impression that was scored or converted; impression_daily_totals adds them up.
 -- shard by cityHash64(tid)
+-- retention by day
 create table if not exists impression_daily (
     oid UUID,
     org LowCardinality(String),
@@ -463,6 +484,7 @@ settings
 
 -- Line items, the latest telling of each. Money is exact to four decimals.
 -- shard by cityHash64(id)
+-- retention by created_at
 create table if not exists payments (
     id UUID,
     oid UUID,
@@ -525,6 +547,7 @@ settings
 -- What was paid, one row for each payment and holder, the latest telling of each; ltv_totals adds
 -- them up. By holder first: what is asked for is the value of one visitor or user.
 -- shard by cityHash64(payment_id)
+-- retention by created_at
 create table if not exists ltv (
     hhash LowCardinality(String),
     id UUID,
@@ -609,6 +632,7 @@ settings
 
 -- The history of agreements.
 -- shard by cityHash64(vid)
+-- retention by created_at
 create table if not exists agreed (
     vid UUID,
     created_at DateTime64(3, 'UTC') codec(Delta, ZSTD(1)),
@@ -713,6 +737,7 @@ settings
 
 -- Log lines of other services.
 -- shard by cityHash64(id)
+-- retention by created_at
 create table if not exists logs (
     id UUID,
     oid UUID,
@@ -787,6 +812,15 @@ settings
     non_replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1;
+
+-- Which store this is; another one starts over from the oldest record of the journal.
+-- shard by cityHash64(id)
+create table if not exists store_identity (
+    id UUID,
+    created_at DateTime64(3, 'UTC')
+)
+engine = ReplacingMergeTree
+order by (created_at, id);
 
 -- Organisations, as other programs keep them.
 -- shard by cityHash64(oid)

@@ -10,6 +10,7 @@
 -- `origin = 'client'` marks what only a visitor's own client feeds. Days are UTC days of
 -- `created_at`, but for `dailies`, which serves limits and therefore counts by our own clock.
 
+-- retention by date
 create table if not exists ips (
     hhash LowCardinality(String),
     ip String,
@@ -34,6 +35,7 @@ from events
 where ip <> ''
 group by hhash, ip, date;
 
+-- retention by date
 create table if not exists hits (
     hhash LowCardinality(String),
     url String,
@@ -58,6 +60,7 @@ from events
 where origin = 'client' and url <> ''
 group by hhash, url, date;
 
+-- retention by day
 create table if not exists dailies (
     ip String,
     day Date,
@@ -80,6 +83,7 @@ from events
 where origin = 'client' and ip <> ''
 group by ip, day;
 
+-- retention by created
 create table if not exists outcomes (
     hhash LowCardinality(String),
     outcome LowCardinality(String),
@@ -108,6 +112,7 @@ from events
 where origin = 'client' and outcome <> ''
 group by hhash, outcome, sink, created, url;
 
+-- retention by date
 create table if not exists referrers (
     hhash LowCardinality(String),
     url String,
@@ -132,6 +137,7 @@ from events
 where origin = 'client' and last <> ''
 group by hhash, last, date;
 
+-- retention by date
 create table if not exists browsers (
     hhash LowCardinality(String),
     bhash String,
@@ -158,6 +164,7 @@ from events
 where origin = 'client'
 group by hhash, bhash, browser, date;
 
+-- retention by date
 create table if not exists reqs (
     hhash LowCardinality(String),
     vid UUID,
@@ -191,6 +198,7 @@ from events
 where origin = 'client' and is_new
 group by date;
 
+-- retention by day
 create table if not exists impression_daily_states (
     oid UUID,
     org LowCardinality(String),
@@ -221,12 +229,141 @@ select
     campaign_id,
     day,
     variant_id,
-    sum(impression_daily.total_impressions) as total_impressions,
-    sum(impression_daily.anonymous_impressions) as anonymous_impressions,
-    sum(impression_daily.identified_impressions) as identified_impressions,
+    sum(told.total_impressions) as total_impressions,
+    sum(told.anonymous_impressions) as anonymous_impressions,
+    sum(told.identified_impressions) as identified_impressions,
     uniqExactStateIf(vid, vid <> toUUID('00000000-0000-0000-0000-000000000000'))
         as unique_visitors,
-    sum(impression_daily.conversions) as conversions,
-    max(impression_daily.updated_at) as updated_at
-from impression_daily
+    sum(told.conversions) as conversions,
+    max(told.updated_at) as updated_at
+from impression_daily as told
 group by oid, org, tid, campaign_id, day, variant_id;
+
+-- Who was seen with what, the latest of each key. Not in partitions: the latest replaces the one
+-- before it, whenever that was.
+
+-- retention by created_at
+create table if not exists hosts (
+    hhash LowCardinality(String),
+    hostname LowCardinality(String),
+    created_at DateTime64(3, 'UTC') codec(Delta, ZSTD(1))
+)
+engine = ReplacingMergeTree(created_at)
+order by (hhash, hostname)
+settings
+    non_replicated_deduplication_window = 10000,
+    fsync_after_insert = 1,
+    fsync_part_directory = 1;
+
+create materialized view if not exists hosts_feed to hosts as
+select
+    hhash,
+    host as hostname,
+    max(told.created_at) as created_at
+from events as told
+where origin = 'client' and host <> ''
+group by hhash, host;
+
+-- retention by created_at
+create table if not exists userhosts (
+    hhash LowCardinality(String),
+    uid UUID,
+    vid UUID,
+    sid UUID,
+    created_at DateTime64(3, 'UTC') codec(Delta, ZSTD(1))
+)
+engine = ReplacingMergeTree(created_at)
+order by (hhash, uid, vid)
+settings
+    non_replicated_deduplication_window = 10000,
+    fsync_after_insert = 1,
+    fsync_part_directory = 1;
+
+create materialized view if not exists userhosts_feed to userhosts as
+select
+    hhash,
+    uid,
+    vid,
+    argMax(told.sid, (told.created_at, ingest_seq)) as sid,
+    max(told.created_at) as created_at
+from events as told
+where origin = 'client' and uid <> toUUID('00000000-0000-0000-0000-000000000000')
+group by hhash, uid, vid;
+
+-- retention by created_at
+create table if not exists usernames (
+    hhash LowCardinality(String),
+    uhash String,
+    vid UUID,
+    sid UUID,
+    created_at DateTime64(3, 'UTC') codec(Delta, ZSTD(1))
+)
+engine = ReplacingMergeTree(created_at)
+order by (hhash, uhash, vid)
+settings
+    non_replicated_deduplication_window = 10000,
+    fsync_after_insert = 1,
+    fsync_part_directory = 1;
+
+create materialized view if not exists usernames_feed to usernames as
+select
+    hhash,
+    nhash as uhash,
+    vid,
+    argMax(told.sid, (told.created_at, ingest_seq)) as sid,
+    max(told.created_at) as created_at
+from events as told
+where origin = 'client' and nhash <> ''
+group by hhash, nhash, vid;
+
+-- retention by created_at
+create table if not exists emails (
+    hhash LowCardinality(String),
+    ehash String,
+    vid UUID,
+    sid UUID,
+    created_at DateTime64(3, 'UTC') codec(Delta, ZSTD(1))
+)
+engine = ReplacingMergeTree(created_at)
+order by (hhash, ehash)
+settings
+    non_replicated_deduplication_window = 10000,
+    fsync_after_insert = 1,
+    fsync_part_directory = 1;
+
+create materialized view if not exists emails_feed to emails as
+select
+    hhash,
+    ehash,
+    argMax(told.vid, (told.created_at, ingest_seq)) as vid,
+    argMax(told.sid, (told.created_at, ingest_seq)) as sid,
+    max(told.created_at) as created_at
+from events as told
+where origin = 'client' and ehash <> ''
+group by hhash, ehash;
+
+-- retention by created_at
+create table if not exists cells (
+    hhash LowCardinality(String),
+    chash String,
+    vid UUID,
+    sid UUID,
+    created_at DateTime64(3, 'UTC') codec(Delta, ZSTD(1))
+)
+engine = ReplacingMergeTree(created_at)
+order by (hhash, chash, vid)
+settings
+    non_replicated_deduplication_window = 10000,
+    fsync_after_insert = 1,
+    fsync_part_directory = 1;
+
+create materialized view if not exists cells_feed to cells as
+select
+    hhash,
+    chash,
+    vid,
+    argMax(told.sid, (told.created_at, ingest_seq)) as sid,
+    max(told.created_at) as created_at
+from events as told
+where origin = 'client' and chash <> ''
+group by hhash, chash, vid;

@@ -65,59 +65,6 @@ group by oid, org, tid, campaign_id, day, variant_id;
 
 -- Who was seen with what, the latest of each key
 
-create or replace view hosts as
-select
-    hhash,
-    host as hostname,
-    max(events.created_at) as created_at
-from events
-where origin = 'client' and host <> ''
-group by hhash, host;
-
-create or replace view userhosts as
-select
-    hhash,
-    uid,
-    vid,
-    argMax(events.sid, (events.created_at, ingest_seq)) as sid,
-    max(events.created_at) as created_at
-from events
-where origin = 'client' and uid <> toUUID('00000000-0000-0000-0000-000000000000')
-group by hhash, uid, vid;
-
-create or replace view usernames as
-select
-    hhash,
-    nhash as uhash,
-    vid,
-    argMax(events.sid, (events.created_at, ingest_seq)) as sid,
-    max(events.created_at) as created_at
-from events
-where origin = 'client' and nhash <> ''
-group by hhash, nhash, vid;
-
-create or replace view emails as
-select
-    hhash,
-    ehash,
-    argMax(events.vid, (events.created_at, ingest_seq)) as vid,
-    argMax(events.sid, (events.created_at, ingest_seq)) as sid,
-    max(events.created_at) as created_at
-from events
-where origin = 'client' and ehash <> ''
-group by hhash, ehash;
-
-create or replace view cells as
-select
-    hhash,
-    chash,
-    vid,
-    argMax(events.sid, (events.created_at, ingest_seq)) as sid,
-    max(events.created_at) as created_at
-from events
-where origin = 'client' and chash <> ''
-group by hhash, chash, vid;
-
 create or replace view routed as
 select
     hhash,

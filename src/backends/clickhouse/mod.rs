@@ -7,7 +7,11 @@
 //! - nothing in a database that was there before is dropped or renamed (`migrate`).
 
 #[expect(dead_code, reason = "its sink follows")]
+mod adopt;
+#[expect(dead_code, reason = "its sink follows")]
 mod fault;
+pub mod migrate;
+mod schema;
 #[expect(dead_code, reason = "its sink follows")]
 mod transport;
 
