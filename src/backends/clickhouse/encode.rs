@@ -278,10 +278,10 @@ impl Layout {
             let (PartitionBy::Value(at) | PartitionBy::Month(at) | PartitionBy::Day(at)) = *by;
             match (by, row.get(at)) {
                 (PartitionBy::Month(_), Some(Cell::Time(at))) => {
-                    (at.year(), at.month()).hash(&mut hasher)
+                    (at.year(), at.month()).hash(&mut hasher);
                 }
                 (PartitionBy::Month(_), Some(Cell::Date(at))) => {
-                    (at.year(), at.month()).hash(&mut hasher)
+                    (at.year(), at.month()).hash(&mut hasher);
                 }
                 (PartitionBy::Day(_), Some(Cell::Time(at))) => at.date_naive().hash(&mut hasher),
                 (_, Some(Cell::Uuid(id))) => id.hash(&mut hasher),
