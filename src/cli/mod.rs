@@ -206,9 +206,14 @@ fn check(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode
 
 fn migrate(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
     let Loaded { config, .. } = load(path, env)?;
+    let runtime = runtime()?;
     for backend in &config.backends {
-        let crate::migrate::Report { name, from, to } = crate::migrate::migrate(backend)?;
+        let crate::migrate::Report { name, from, to, notes } =
+            runtime.block_on(crate::migrate::migrate(backend))?;
         println!("{name}: schema {from} -> {to}");
+        for note in &notes {
+            println!("  {note}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

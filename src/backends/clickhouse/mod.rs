@@ -6,30 +6,122 @@
 //! - what is stored is what `tables` says: types come from the server's catalog (`encode`);
 //! - nothing in a database that was there before is dropped or renamed (`migrate`).
 
-#[expect(dead_code, reason = "its sink follows")]
 mod adopt;
-#[expect(dead_code, reason = "its sink follows")]
+mod catalog;
+mod encode;
 mod fault;
-pub mod migrate;
+mod migrate;
 mod schema;
-#[expect(dead_code, reason = "its sink follows")]
+mod sink;
 mod transport;
 
 use std::io;
 use std::sync::Arc;
 
-use super::Backend;
-use crate::clock::Clock;
+use chrono::{DateTime, Utc};
+
+use self::migrate::Prepared;
+pub use self::migrate::Migrated;
+use self::sink::{Encoder, Remembered};
+use self::transport::Transport;
+use super::{Backend, SinkError, StoreError};
+use crate::clock::{Clock, SystemClock};
 use crate::config::ClickHouseConfig;
 
-use self::transport::Transport;
+/// The store: its servers, and what the sink remembers of them.
+struct ClickHouse {
+    config: ClickHouseConfig,
+    transport: Transport,
+    encoder: Encoder,
+    memory: Remembered,
+    clock: Arc<dyn Clock>,
+    /// Since when this process is the one that sends.
+    started_at: DateTime<Utc>,
+}
 
 /// Prepares the store and answers at once; it is reached behind.
 ///
 /// # Errors
 /// When the files of TLS cannot be used, or the machine gives no thread.
 pub fn connect(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> io::Result<Backend> {
-    let transport = Transport::new(config, clock).map_err(io::Error::other)?;
-    let _transport = Arc::new(transport);
-    Ok(Backend { name: config.name.clone(), kind: "clickhouse", sink: None, store: None })
+    let transport = Transport::new(config, Arc::clone(&clock)).map_err(io::Error::other)?;
+    let store = Arc::new(ClickHouse {
+        config: config.clone(),
+        transport,
+        encoder: Encoder::start()?,
+        memory: Remembered::default(),
+        started_at: clock.wall(),
+        clock,
+    });
+    Ok(Backend { name: config.name.clone(), kind: "clickhouse", sink: Some(store), store: None })
+}
+
+/// Makes what is missing in the database, and says what was done and what does not fit.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when a server cannot be asked, or refuses.
+pub async fn migrate_database(config: &ClickHouseConfig) -> Result<Migrated, StoreError> {
+    let transport = Transport::new(config, Arc::new(SystemClock))
+        .map_err(|error| StoreError::Unavailable(error.into()))?;
+    let migrated = migrate::migrate(&transport, config).await;
+    migrated.map_err(|fault| StoreError::Unavailable(fault.into()))
+}
+
+/// The numbered files of the schema: number, name, text.
+#[cfg(test)]
+pub(crate) fn steps() -> impl Iterator<Item = (i32, &'static str, &'static str)> {
+    schema::STEPS.iter().map(|step| (step.number, step.name, step.text))
+}
+
+impl ClickHouse {
+    /// Which store this is. Every address that answers must give the same, or rows would go to one
+    /// and questions to another.
+    async fn identify(&self) -> Result<String, SinkError> {
+        let down = |words: String| SinkError::Retry { after: None, source: words.into() };
+        match migrate::prepare(&self.transport, &self.config).await {
+            Ok(Prepared::Current) => {}
+            Ok(Prepared::Older { from, to }) => {
+                return Err(down(format!(
+                    "its schema is {from} and this program's {to}: run tracker migrate"
+                )));
+            }
+            Ok(Prepared::Foreign) => {
+                return Err(down(format!(
+                    "the tables in {} were made by another program: tracker migrate uses what \
+                     fits, drops nothing, and says what does not fit",
+                    self.config.database
+                )));
+            }
+            Err(fault) => return Err(fault.into_sink_error()),
+        }
+        let sql = format!(
+            "select toString(id) from `{}`.store_identity order by created_at limit 1",
+            self.config.database
+        );
+        let mut found: Option<(String, &str)> = None;
+        let mut failure = None;
+        for (index, url) in self.transport.urls().enumerate() {
+            let rows = match self.transport.rows_at(index, &sql).await {
+                Ok(rows) => rows,
+                Err(fault) => {
+                    failure.get_or_insert(fault);
+                    continue;
+                }
+            };
+            let id = rows.rows.first().and_then(|row| row.first()?.as_str()).unwrap_or_default();
+            match &found {
+                Some((other, at)) if other != id => {
+                    let words = format!("{at} and {url} are different stores");
+                    return Err(SinkError::Retry { after: None, source: words.into() });
+                }
+                Some(_) => {}
+                None => found = Some((id.to_owned(), url)),
+            }
+        }
+        match (found, failure) {
+            (Some((id, _)), _) => Ok(id),
+            (None, Some(fault)) => Err(fault.into_sink_error()),
+            (None, None) => Err(SinkError::Retry { after: None, source: "no address".into() }),
+        }
+    }
 }
