@@ -399,7 +399,7 @@ select
     params.link.:String as link,
     params.to.:String as target,
     created_at,
-    verdict = 'human' as is_human,
+    (verdict = 'human')::Bool as is_human,
     if(has(reasons, 'prefetch'), 'prefetch', verdict::String) as kind,
     vid,
     oid,

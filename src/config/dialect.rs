@@ -16,7 +16,7 @@ use super::section::{Bare, Findings, Section, Shape};
 use super::{
     AcmeConfig, BackendConfig, ClientTlsConfig, Config, DntPolicy, Durability, HashMode,
     HttpConfig, IntakeConfig, JournalConfig, LimitsConfig, LinksConfig, LogConfig, LogFormat,
-    ServerConfig, TrustedProxy, WebSocketConfig, certificates, keys, notify, prune, proxy,
+    ServerConfig, TrustedProxy, WebSocketConfig, certificates, keys, notify, proxy, prune,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -69,7 +69,6 @@ pub(super) fn read(file: &mut Section<'_>) -> PruneConfig {
             .flatten(),
         logs_only,
         rows_max: file.number("PruneLimit", 0..=u64::MAX).filter(|rows| *rows > 0),
-        skip_before: skip
-            .and_then(|seconds| DateTime::from_timestamp(seconds.cast_signed(), 0)),
+        skip_before: skip.and_then(|seconds| DateTime::from_timestamp(seconds.cast_signed(), 0)),
     }
 }

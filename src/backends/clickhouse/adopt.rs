@@ -83,18 +83,15 @@ pub(super) async fn complement(
     Ok(())
 }
 
-async fn columns(
-    database: &Database<'_>,
-    table: &str,
-) -> Result<BTreeMap<String, String>, Fault> {
+async fn columns(database: &Database<'_>, table: &str) -> Result<BTreeMap<String, String>, Fault> {
     let sql = format!(
         "select name, type from system.columns where database = {{database:String}} and table = \
          '{table}'"
     );
-    Ok(pairs(database.ask(&sql).await?))
+    Ok(pairs(&database.ask(&sql).await?))
 }
 
-fn pairs(rows: Vec<Vec<Value>>) -> BTreeMap<String, String> {
+fn pairs(rows: &[Vec<Value>]) -> BTreeMap<String, String> {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     rows.iter().filter_map(|row| Some((text(row.first())?, text(row.get(1))?))).collect()
 }
@@ -109,7 +106,7 @@ async fn add_indexes(
         "select name, type from system.data_skipping_indices where database = {{database:String}} \
          and table = '{table}'"
     );
-    let found = pairs(database.ask(&sql).await?);
+    let found = pairs(&database.ask(&sql).await?);
     for (index, definition) in &shape.indexes {
         if !found.contains_key(*index) {
             let add = format!("add index if not exists {index} {definition} granularity 1");
@@ -120,11 +117,7 @@ async fn add_indexes(
 }
 
 /// What distributes over a table shows its columns.
-async fn add_to_twin(
-    database: &Database<'_>,
-    name: &str,
-    shape: &Shape<'_>,
-) -> Result<(), Fault> {
+async fn add_to_twin(database: &Database<'_>, name: &str, shape: &Shape<'_>) -> Result<(), Fault> {
     let found = columns(database, name).await?;
     let on = database.form.cluster.map_or(String::new(), |on| format!(" on cluster '{on}'"));
     for (column, definition) in &shape.columns {
@@ -219,9 +212,9 @@ pub(super) fn is_fed(
     notes: &mut Vec<String>,
 ) -> bool {
     let target = statement.target();
-    let others = catalog.iter().filter(|(_, present)| {
-        present.engine == "MaterializedView" && present.comment != MARK
-    });
+    let others = catalog
+        .iter()
+        .filter(|(_, present)| present.engine == "MaterializedView" && present.comment != MARK);
     let feeder = others
         .filter_map(|(name, present)| Some((name, target_of(present)?)))
         .find(|(_, fed)| fed.trim_end_matches("_local") == target);

@@ -114,6 +114,29 @@ pub(super) async fn migrate(
     Database::of(transport, config).bring_up().await
 }
 
+/// Every statement that makes the schema of an empty database, in order.
+pub(super) fn statements(config: &ClickHouseConfig) -> Vec<String> {
+    let form = Form { database: &config.database, cluster: config.cluster.as_deref() };
+    let texts = STEPS.iter().map(|step| step.text).chain([VIEWS]);
+    let made = texts.flat_map(schema::statements).flat_map(|statement| statement.render(form));
+    let versions = STEPS.iter().map(|step| version_row(step.number, step.name, step.text));
+    [schema::database(form), format!("use `{}`", form.database)]
+        .into_iter()
+        .chain(made)
+        .chain(versions)
+        .chain([version_row(0, VIEWS_NAME, VIEWS), NAME_STORE.to_owned()])
+        .collect()
+}
+
+fn version_row(number: i32, name: &str, text: &str) -> String {
+    let checksum = checksum(text);
+    format!("insert into schema_version select {number}, '{name}', {checksum}, now64(3, 'UTC')")
+}
+
+/// Gives the store the name by which delivery knows it, once.
+const NAME_STORE: &str = "insert into store_identity select generateUUIDv4(), now64(3, 'UTC') \
+                          where (select count() from store_identity) = 0";
+
 enum State {
     New,
     Foreign,
@@ -191,8 +214,7 @@ impl<'a> Database<'a> {
             };
             let readers = cells.next().and_then(|cell| cell.as_array().cloned());
             let readers = readers.unwrap_or_default();
-            present.read_by =
-                readers.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            present.read_by = readers.iter().filter_map(Value::as_str).map(str::to_owned).collect();
             (name, present)
         };
         Ok(rows.into_iter().map(present).collect())
@@ -241,7 +263,7 @@ impl<'a> Database<'a> {
         adopt::guard_readers(self, &catalog, &mut notes).await?;
         self.make_views(&catalog, &mut notes).await?;
         self.keep_retention(&self.catalog().await?, &mut notes).await?;
-        self.name_store().await?;
+        self.run(NAME_STORE).await?;
         Ok(Migrated { from, to: newest(), notes })
     }
 
@@ -253,8 +275,7 @@ impl<'a> Database<'a> {
         notes: &mut Vec<String>,
     ) -> Result<(), Fault> {
         let name = statement.name;
-        let is_there =
-            catalog.contains_key(name) || catalog.contains_key(&format!("{name}_local"));
+        let is_there = catalog.contains_key(name) || catalog.contains_key(&format!("{name}_local"));
         match statement.kind {
             Kind::Table if is_there => adopt::complement(self, statement, catalog, notes).await,
             Kind::Feed if catalog.contains_key(name) => Ok(()),
@@ -290,18 +311,7 @@ impl<'a> Database<'a> {
     }
 
     async fn record(&self, number: i32, name: &str, text: &str) -> Result<(), Fault> {
-        let checksum = checksum(text);
-        let sql = format!(
-            "insert into schema_version select {number}, '{name}', {checksum}, now64(3, 'UTC')"
-        );
-        self.run(&sql).await
-    }
-
-    /// Gives the store the name by which delivery knows it, once.
-    async fn name_store(&self) -> Result<(), Fault> {
-        let sql = "insert into store_identity select generateUUIDv4(), now64(3, 'UTC') \
-                   where (select count() from store_identity) = 0";
-        self.run(sql).await
+        self.run(&version_row(number, name, text)).await
     }
 
     /// Makes rows go when they are as old as the configuration says; another program's rule stays.

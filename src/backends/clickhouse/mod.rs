@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use self::migrate::Prepared;
 pub use self::migrate::Migrated;
+use self::migrate::Prepared;
 use self::sink::{Encoder, Remembered};
 use self::transport::Transport;
 use super::{Backend, SinkError, StoreError};
@@ -65,6 +65,11 @@ pub async fn migrate_database(config: &ClickHouseConfig) -> Result<Migrated, Sto
         .map_err(|error| StoreError::Unavailable(error.into()))?;
     let migrated = migrate::migrate(&transport, config).await;
     migrated.map_err(|fault| StoreError::Unavailable(fault.into()))
+}
+
+/// The statements that make the schema, for those who apply it by hand.
+pub fn statements(config: &ClickHouseConfig) -> Vec<String> {
+    migrate::statements(config)
 }
 
 /// The numbered files of the schema: number, name, text.

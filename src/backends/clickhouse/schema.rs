@@ -128,11 +128,7 @@ impl<'t> Statement<'t> {
             Kind::Feed => vec![self.local_feed(cluster)],
             Kind::View => {
                 let name = format!("view {} on cluster '{cluster}' as", self.name);
-                vec![self.marked(&self.text.replacen(
-                    &format!("view {} as", self.name),
-                    &name,
-                    1,
-                ))]
+                vec![self.marked(&self.text.replacen(&format!("view {} as", self.name), &name, 1))]
             }
         }
     }
@@ -383,11 +379,12 @@ settings
 
     #[test]
     fn tables_that_batches_and_feeds_write_to_have_a_window_and_are_synced() {
-        let files: Vec<Statement<'_>> = STEPS.iter().flat_map(|step| statements(step.text)).collect();
+        let files: Vec<Statement<'_>> =
+            STEPS.iter().flat_map(|step| statements(step.text)).collect();
         let targets: Vec<&str> = files.iter().map(Statement::target).collect();
         for table in files.iter().filter(|statement| statement.kind == Kind::Table) {
-            let is_written = crate::tables::find(table.name).is_some()
-                || targets.contains(&table.name);
+            let is_written =
+                crate::tables::find(table.name).is_some() || targets.contains(&table.name);
             let has = |setting: &str| table.text.contains(setting);
             assert!(!is_written || has("non_replicated_deduplication_window = 10000"), "{table:?}");
             assert!(!is_written || has("fsync_after_insert = 1"), "{table:?}");
