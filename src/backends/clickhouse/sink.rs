@@ -340,13 +340,15 @@ impl ClickHouse {
         let answer = self.transport.ask(question, "RowBinary").await?;
         let stored: HashSet<u64> =
             answer.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
-        tracing::info!(
-            sink = self.config.name,
-            table,
-            rows = batch.events.len(),
-            stored = stored.len(),
-            "asked what is stored of a batch that may have been sent"
-        );
+        if !stored.is_empty() {
+            tracing::info!(
+                sink = self.config.name,
+                table,
+                rows = batch.events.len(),
+                stored = stored.len(),
+                "a part of a batch is stored already"
+            );
+        }
         Ok(stored)
     }
 
