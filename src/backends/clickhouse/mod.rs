@@ -11,6 +11,7 @@ mod catalog;
 mod encode;
 mod fault;
 mod migrate;
+mod repeat;
 mod schema;
 mod sink;
 mod transport;
