@@ -428,8 +428,8 @@ fn every_declared_column_is_in_every_schema() {
 /// The comment line before the first table of that name in a schema of ClickHouse.
 fn line_before<'s>(sql: &'s str, table: &str, head: &str) -> Option<&'s str> {
     let (before, _) = sql.split_once(&format!("create table if not exists {table} ("))?;
-    let comments = before.lines().rev().take_while(|line| line.starts_with("--"));
-    comments.filter_map(|line| line.strip_prefix(head)).next()
+    let mut comments = before.lines().rev().take_while(|line| line.starts_with("--"));
+    comments.find_map(|line| line.strip_prefix(head))
 }
 
 #[test]
