@@ -6,6 +6,7 @@ pub mod clickhouse;
 #[cfg(feature = "duckdb")]
 pub mod duckdb;
 pub mod memory;
+mod pruner;
 mod sink;
 mod store;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::BackendConfig;
 pub use accounts::{Account, AccountChange};
+pub use pruner::{Job, Portion, PruneError, Pruner};
 pub use sink::{Batch, BoxError, Guarantee, Sink, SinkError};
 pub use store::{Agreement, Link, Rows, ShortLink, Store, StoreError};
 
@@ -44,6 +46,20 @@ pub fn connect(config: &BackendConfig, clock: Arc<dyn Clock>) -> io::Result<Back
         BackendConfig::DuckDb(_) => {
             drop(clock);
             Err(io::Error::other("this program was built without DuckDB"))
+        }
+    }
+}
+
+/// What prunes the configured store, without a server; nothing is asked yet. `key` is for hashes of
+/// values that are taken away.
+///
+/// # Errors
+/// [`PruneError::Unfit`] for a store that cannot be pruned, else what keeps it from being asked.
+pub fn pruner(config: &BackendConfig, key: [u8; 32]) -> Result<Box<dyn Pruner>, PruneError> {
+    match config {
+        BackendConfig::ClickHouse(config) => clickhouse::pruner(config, key),
+        BackendConfig::DuckDb(_) => {
+            Err(PruneError::Unfit("pruning DuckDB is not in this version yet".to_owned()))
         }
     }
 }
