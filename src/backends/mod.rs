@@ -1,4 +1,4 @@
-//! The systems outside, one folder each, behind four small contracts: a backend shows what it can do
+//! The systems outside, one folder each, behind five small contracts: a backend shows what it can do
 //! by what is present, never by "not implemented".
 
 mod accounts;
@@ -58,8 +58,11 @@ pub fn connect(config: &BackendConfig, clock: Arc<dyn Clock>) -> io::Result<Back
 pub fn pruner(config: &BackendConfig, key: [u8; 32]) -> Result<Box<dyn Pruner>, PruneError> {
     match config {
         BackendConfig::ClickHouse(config) => clickhouse::pruner(config, key),
+        #[cfg(feature = "duckdb")]
+        BackendConfig::DuckDb(config) => duckdb::pruner(config, key),
+        #[cfg(not(feature = "duckdb"))]
         BackendConfig::DuckDb(_) => {
-            Err(PruneError::Unfit("pruning DuckDB is not in this version yet".to_owned()))
+            Err(PruneError::Unfit("this program was built without DuckDB".to_owned()))
         }
     }
 }
