@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::BackendConfig;
 pub use accounts::{Account, AccountChange};
 pub use pruner::{Job, Portion, PruneError, Pruner};
-pub use sink::{Batch, BoxError, Guarantee, Sink, SinkError};
+pub use sink::{Appetite, Batch, BoxError, Guarantee, Sink, SinkError};
 pub use store::{Agreement, Link, Rows, ShortLink, Store, StoreError};
 
 /// One configured system, with its abilities.
