@@ -17,9 +17,11 @@ use anyhow::{Context as _, anyhow, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::{self, Backend, Store};
+use crate::backends::{self, Backend};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{BackendConfig, Config, ConfigErrors, Loaded, ServerConfig, TlsConfig};
+use crate::config::{
+    BackendConfig, Config, ConfigErrors, LimitsByTable, Loaded, ServerConfig, TlsConfig,
+};
 use crate::delivery::{self, Delivery};
 use crate::geo::GeoDb;
 use crate::http::{
@@ -178,7 +180,7 @@ impl Parts {
             reload: server.reload(),
             now: Mutex::new(Now { config: config.clone(), state: state.clone() }),
         });
-        let handlers = handlers(config, state, store, &journal, &reloader);
+        let handlers = handlers(config, state, &connected, &journal, &reloader);
         let control = Control::bind(&data.join("tracker.sock"), handlers)
             .await
             .context("opening the control socket")?;
@@ -190,7 +192,7 @@ impl Parts {
 /// behind the start.
 fn links(
     config: &Config,
-    connected: &[(Backend, crate::config::LimitsByTable)],
+    connected: &[(Backend, LimitsByTable)],
     delivery: &Arc<Delivery>,
     journal: &Journal,
     clock: &Arc<dyn Clock>,
@@ -251,7 +253,7 @@ fn open_places(config: &Config) -> anyhow::Result<GeoDb> {
 fn connect(
     config: &Config,
     clock: &Arc<dyn Clock>,
-) -> anyhow::Result<Vec<(Backend, crate::config::LimitsByTable)>> {
+) -> anyhow::Result<Vec<(Backend, LimitsByTable)>> {
     config
         .backends
         .iter()
@@ -266,7 +268,7 @@ fn connect(
 /// A critical system that cannot be reached ends the start.
 async fn await_critical(
     config: &Config,
-    connected: &[(Backend, crate::config::LimitsByTable)],
+    connected: &[(Backend, LimitsByTable)],
 ) -> anyhow::Result<()> {
     for (settings, (backend, _)) in config.backends.iter().zip(connected) {
         if let (true, Some(sink)) = (settings.critical(), &backend.sink) {
@@ -282,10 +284,11 @@ async fn await_critical(
 fn handlers(
     config: &Config,
     app: AppState,
-    store: Option<Arc<dyn Store>>,
+    connected: &[(Backend, LimitsByTable)],
     journal: &Journal,
     reloader: &Arc<Reloader>,
 ) -> Handlers {
+    let store = app.store.clone();
     let (rows_max, time_max) =
         config.backends.first().map(BackendConfig::query_bounds).unwrap_or_default();
     let (journal, kept, clock) = (journal.clone(), store.clone(), Arc::clone(&app.clock));
@@ -310,7 +313,11 @@ fn handlers(
         })
     });
     let disbelieved = Arc::clone(&app.disbelieved);
-    Handlers { app, store, rows_max, time_max, replay, reload, disbelieved }
+    let pruners = connected
+        .iter()
+        .filter_map(|(backend, _)| Some((backend.name.clone(), backend.pruner.clone()?)))
+        .collect();
+    Handlers { app, store, rows_max, time_max, replay, reload, pruners, disbelieved }
 }
 
 /// Takes up a changed configuration while the server serves.

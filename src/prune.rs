@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::backends::{Job, Portion, PruneError, Pruner};
+use crate::backends::{Job, Portion, PruneError, PruneKey, Pruner};
 use crate::config::{PruneAction, PruneConfig, PruneRule};
 
 /// What a run tells while it goes on.
@@ -39,7 +39,8 @@ pub struct Summary {
 pub fn jobs(
     config: &PruneConfig,
     rules: &[PruneRule],
-    tables: &[&str],
+    tables: &[String],
+    key: &PruneKey,
     logs_only: bool,
     now: DateTime<Utc>,
 ) -> Vec<Job> {
@@ -54,6 +55,7 @@ pub fn jobs(
             not_before: config.skip_before,
             spared_flags: flags,
             action,
+            key: key.clone(),
         }));
     };
     if let Some(age) = config.logs_age_max {
@@ -142,8 +144,8 @@ mod tests {
 
     #[async_trait]
     impl Pruner for Double {
-        fn tables(&self) -> Vec<&'static str> {
-            vec!["events", "logs"]
+        fn tables(&self) -> Vec<String> {
+            tables()
         }
 
         async fn portions(&self, job: &Job) -> Result<Vec<Portion>, PruneError> {
@@ -183,13 +185,21 @@ mod tests {
         }
     }
 
+    fn tables() -> Vec<String> {
+        vec!["events".to_owned(), "logs".to_owned()]
+    }
+
+    fn key() -> PruneKey {
+        PruneKey([7; 32])
+    }
+
     fn config() -> PruneConfig {
         PruneConfig { retention_days: Some(1), ..PruneConfig::default() }
     }
 
     #[test]
     fn jobs_are_logs_then_retention_then_rules() {
-        let found = jobs(&config(), &[rule("events")], &["events", "logs"], false, now());
+        let found = jobs(&config(), &[rule("events")], &tables(), &key(), false, now());
         let seen: Vec<(&str, &str, i64)> = found
             .iter()
             .map(|job| (&*job.why, &*job.table, NOW - job.before.timestamp()))
@@ -205,10 +215,10 @@ mod tests {
             ]
         );
         assert_eq!(found[3].spared_flags, 4);
-        let logs = jobs(&config(), &[rule("events")], &["events"], true, now());
+        let logs = jobs(&config(), &[rule("events")], &tables(), &key(), true, now());
         assert_eq!(logs.len(), 1);
         let quiet = PruneConfig { logs_age_max: None, ..PruneConfig::default() };
-        assert_eq!(jobs(&quiet, &[], &["events"], false, now()), []);
+        assert_eq!(jobs(&quiet, &[], &tables(), &key(), false, now()), []);
     }
 
     async fn run(
@@ -217,7 +227,7 @@ mod tests {
         rows_max: Option<u64>,
     ) -> (Summary, Vec<String>) {
         let quiet = PruneConfig { logs_age_max: None, ..PruneConfig::default() };
-        let jobs = jobs(&quiet, rules, &[], false, now());
+        let jobs = jobs(&quiet, rules, &[], &key(), false, now());
         let pruner = Double::default();
         let summary = prune(&pruner, &jobs, dry_run, rows_max, &mut |_| {}).await;
         (summary, pruner.0.into_inner().unwrap())

@@ -260,3 +260,24 @@ fn retention_limits_and_log_lines_follow_their_settings() {
     assert_eq!(counts(), (3000, 2));
     assert_eq!(clickhouse.number("select sum(total) from limited.ips"), 3000);
 }
+
+#[test]
+fn a_change_that_the_server_cannot_make_is_given_up_and_leaves_nothing_waiting() {
+    let Some(clickhouse) = ClickHouse::shared() else { return };
+    let rules = json!([{"Table": "events", "TTL": DAY, "Fields": [{"Id": "ip"}]}]);
+    let site = site(&clickhouse, "refusing", rules, json!({}));
+    filled(&clickhouse, &site, "refusing");
+    clickhouse.query(
+        "alter table refusing.events add column known UInt8 \
+         materialized throwIf(ip = '', 'an address is required')",
+    );
+    let (said, is_done) = run(&site, &["prune"]);
+    assert!(!is_done && said.contains("an address is required"), "{said}");
+    let left = "select count() from system.mutations where database = 'refusing' and not is_done \
+                and not is_killed";
+    assert_eq!(clickhouse.number(left), 0);
+    assert_eq!(clickhouse.number("select count() from refusing.events where ip = ''"), 0);
+    clickhouse.query("alter table refusing.events drop column known");
+    prune(&site);
+    assert_eq!(clickhouse.number("select count() from refusing.events where ip <> ''"), 0);
+}

@@ -13,7 +13,7 @@ mod support;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{Client, Site};
+use support::{Client, Server, Site};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tracker");
 const DAY: u64 = 24 * 3600;
@@ -29,10 +29,8 @@ fn run(site: &Site, arguments: &[&str]) -> (String, bool) {
     (String::from_utf8(output.stdout).unwrap(), output.status.success())
 }
 
-/// A site with four events: old, old with flags 5, old with flags 3, and one of now.
-fn filled(more: Value) -> Site {
-    let site = Site::new(PROGRAM, more);
-    let server = site.start();
+/// Four events: old, old with flags 5, old with flags 3, and one of now.
+fn fill(server: &Server) {
     for (xid, flags, at) in [
         ("old", 0, OLD.to_owned()),
         ("spared", 5, OLD.to_owned()),
@@ -53,8 +51,13 @@ fn filled(more: Value) -> Site {
         assert_eq!(answer.status, 200);
     }
     server.drained();
-    let (said, is_done) = run(&site, &["prune"]);
-    assert!(!is_done && said.contains("a running tracker has the file"), "{said}");
+}
+
+/// A site with four events, without a server.
+fn filled(more: Value) -> Site {
+    let site = Site::new(PROGRAM, more);
+    let server = site.start();
+    fill(&server);
     server.stop();
     site
 }
@@ -64,35 +67,59 @@ fn says(site: &Site, xid: &str) -> Value {
     site.query(&format!("select {columns} from events where xid = '{xid}'"))[0].clone()
 }
 
-#[test]
-fn old_rows_say_what_the_rule_leaves_them_and_spared_ones_say_all() {
-    let rule = json!({
-        "Table": "events", "TTL": 30 * DAY, "CFlagsIgnore": [4], "ClearParams": true,
-        "Fields": [{"Id": "ip", "DestParamHash": "iphash"}, {"Id": "url", "DestParamHash": "urlhash"},
-            {"Id": "duration"}, {"Id": "uid"}]
-    });
-    let site = filled(json!({"Notify": [{"Type": "duckdb", "Prune": [rule]}]}));
-    let before = ["old", "spared", "new"].map(|xid| says(&site, xid));
-    let (said, is_done) = run(&site, &["prune", "--dry-run"]);
+/// What a rule does to the rows of [`fill`], whoever has the file.
+fn blanks(site: &Site) {
+    let before = ["old", "spared", "new"].map(|xid| says(site, xid));
+    let (said, is_done) = run(site, &["prune", "--dry-run"]);
     assert!(is_done && said.contains("(Prune[0]): 2 rows in 1 portions"), "{said}");
-    assert_eq!(says(&site, "old"), before[0]);
-    let (said, is_done) = run(&site, &["prune"]);
+    assert_eq!(says(site, "old"), before[0]);
+    let (said, is_done) = run(site, &["prune"]);
     assert!(is_done && said.contains("1/1 202503: 2 rows"), "{said}");
-    let after = says(&site, "old");
+    let after = says(site, "old");
     let hash = after["params"]["urlhash"].as_str().expect("a hash").to_owned();
     assert!(hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{hash}");
     let iphash = &before[0]["iphash"];
     let expect = json!({"ip": null, "iphash": iphash, "url": null, "duration": null, "uid": null,
         "params": {"seats": 3, "iphash": iphash, "urlhash": hash}});
     assert_eq!(after, expect);
-    assert_eq!(says(&site, "flagged"), expect);
-    assert_eq!([says(&site, "spared"), says(&site, "new")], [before[1].clone(), before[2].clone()]);
+    assert_eq!(says(site, "flagged"), expect);
+    assert_eq!([says(site, "spared"), says(site, "new")], [before[1].clone(), before[2].clone()]);
     assert_eq!(site.number("select count(*) from hits where date < current_date"), 1);
-    let (said, is_done) = run(&site, &["prune"]);
+    let (said, is_done) = run(site, &["prune"]);
     assert_eq!((said.as_str(), is_done), ("duckdb: 0 rows changed\n", true));
+}
+
+fn rule() -> Value {
+    json!({
+        "Table": "events", "TTL": 30 * DAY, "CFlagsIgnore": [4], "ClearParams": true,
+        "Fields": [
+            {"Id": "ip", "DestParamHash": "iphash"},
+            {"Id": "url", "DestParamHash": "urlhash"},
+            {"Id": "duration"}, {"Id": "uid"}
+        ]
+    })
+}
+
+#[test]
+fn old_rows_say_what_the_rule_leaves_them_and_spared_ones_say_all() {
+    let site = filled(json!({"Notify": [{"Type": "duckdb", "Prune": [rule()]}]}));
+    blanks(&site);
     // The file is as usable as before.
     let server = site.start();
     server.drained();
+    server.stop();
+}
+
+#[test]
+fn a_running_server_prunes_its_file_itself_and_goes_on_storing() {
+    let site = Site::new(PROGRAM, json!({"Notify": [{"Type": "duckdb", "Prune": [rule()]}]}));
+    let server = site.start();
+    fill(&server);
+    blanks(&site);
+    fill(&server);
+    assert_eq!(site.number("select count(*) from events"), 8);
+    let (said, is_done) = run(&site, &["prune"]);
+    assert!(is_done && said.contains("duckdb: 2 rows changed"), "{said}");
     server.stop();
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::BackendConfig;
 pub use accounts::{Account, AccountChange};
-pub use pruner::{Job, Portion, PruneError, Pruner};
+pub use pruner::{Job, Portion, PruneError, PruneKey, Pruner};
 pub use sink::{Appetite, Batch, BoxError, Guarantee, Sink, SinkError};
 pub use store::{Agreement, Link, Rows, ShortLink, Store, StoreError};
 
@@ -31,6 +31,8 @@ pub struct Backend {
     pub sink: Option<Arc<dyn Sink>>,
     /// Answers questions.
     pub store: Option<Arc<dyn Store>>,
+    /// Prunes it, where only the process that serves may change it.
+    pub pruner: Option<Arc<dyn Pruner>>,
 }
 
 /// Names the configured system; connecting happens behind, so this never waits for it.
@@ -50,16 +52,15 @@ pub fn connect(config: &BackendConfig, clock: Arc<dyn Clock>) -> io::Result<Back
     }
 }
 
-/// What prunes the configured store, without a server; nothing is asked yet. `key` is for hashes of
-/// values that are taken away.
+/// What prunes the configured store from outside the server.
 ///
 /// # Errors
 /// [`PruneError::Unfit`] for a store that cannot be pruned, else what keeps it from being asked.
-pub fn pruner(config: &BackendConfig, key: [u8; 32]) -> Result<Box<dyn Pruner>, PruneError> {
+pub fn pruner(config: &BackendConfig) -> Result<Box<dyn Pruner>, PruneError> {
     match config {
-        BackendConfig::ClickHouse(config) => clickhouse::pruner(config, key),
+        BackendConfig::ClickHouse(config) => clickhouse::pruner(config),
         #[cfg(feature = "duckdb")]
-        BackendConfig::DuckDb(config) => duckdb::pruner(config, key),
+        BackendConfig::DuckDb(config) => duckdb::pruner(config),
         #[cfg(not(feature = "duckdb"))]
         BackendConfig::DuckDb(_) => {
             Err(PruneError::Unfit("this program was built without DuckDB".to_owned()))

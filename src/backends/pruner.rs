@@ -3,8 +3,11 @@
 //! A job is cut into portions, so that a run shows how far it is and may be ended at any moment: a
 //! row that a job has changed is not found by it again, so the next run goes on where this one was.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{BoxError, StoreError};
@@ -14,7 +17,7 @@ use crate::config::PruneAction;
 #[async_trait]
 pub trait Pruner: Send + Sync {
     /// The tables whose rows have an age.
-    fn tables(&self) -> Vec<&'static str>;
+    fn tables(&self) -> Vec<String>;
 
     /// The portions of `job` in which there is something to do, in order; asks, and changes nothing.
     ///
@@ -39,7 +42,7 @@ pub trait Pruner: Send + Sync {
 }
 
 /// What becomes of the rows of one table that are old enough.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// The setting that asks for it.
     pub why: String,
@@ -53,10 +56,22 @@ pub struct Job {
     pub spared_flags: i64,
     /// What becomes of the others.
     pub action: PruneAction,
+    /// For hashes that stand in for values.
+    pub key: PruneKey,
+}
+
+/// The key of hashes that stand in for values; printed as `***`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneKey(pub [u8; 32]);
+
+impl fmt::Debug for PruneKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// A part of a table in which a job has something to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Portion {
     /// The store's name for it, for example a month.
     pub name: String,

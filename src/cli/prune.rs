@@ -1,17 +1,23 @@
 //! `tracker prune`: takes away what stored rows no longer may say, and shows how far it is.
+//!
+//! ClickHouse is asked from here. The embedded file is changed by the server that has it, step by
+//! step through the control socket, or here when none runs.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use async_trait::async_trait;
 use chrono::Utc;
 use clap::Args;
+use serde_json::{Value, json};
 
-use super::{load, runtime};
-use crate::backends::{self, Job};
-use crate::config::{BackendConfig, PruneAction, PruneConfig};
+use super::{load, runtime, socket};
+use crate::backends::{self, Job, Portion, PruneError, PruneKey, Pruner};
+use crate::config::{BackendConfig, Config, PruneAction};
+use crate::http::control::{AskError, ask};
 use crate::intake::Keys;
 use crate::prune::{Step, Summary, jobs, prune};
 
@@ -46,8 +52,10 @@ pub(super) fn run(
     let keys = Keys::open(&intake.keys_directory, intake.hash_mode, &intake.prefix_private_hash)
         .context("reading the installation's key")?;
     let mut failures = 0;
+    let runtime = runtime()?;
     for backend in &config.backends {
-        failures += of_store(backend, &config.prune, keys.pruning(), arguments)?;
+        let key = PruneKey(keys.pruning());
+        failures += runtime.block_on(of_store(backend, &config, &key, arguments));
     }
     if failures > 0 {
         println!("{failures} not done");
@@ -57,28 +65,89 @@ pub(super) fn run(
 }
 
 /// Prunes one store; how many jobs were not done.
-fn of_store(
+async fn of_store(
     backend: &BackendConfig,
-    config: &PruneConfig,
-    key: [u8; 32],
+    config: &Config,
+    key: &PruneKey,
     arguments: &PruneArguments,
-) -> anyhow::Result<usize> {
+) -> usize {
     let name = backend.name();
-    let pruner = match backends::pruner(backend, key) {
+    let pruner = match pruner(backend, &socket(config)).await {
         Ok(pruner) => pruner,
         Err(error) => {
             println!("{name}: {:#}", anyhow::Error::from(error));
-            return Ok(1);
+            return 1;
         }
     };
-    let rules = backend.prune_rules();
-    let jobs = jobs(config, rules, &pruner.tables(), arguments.logs_only, Utc::now());
+    let (rules, settings) = (backend.prune_rules(), &config.prune);
+    let jobs = jobs(settings, rules, &pruner.tables(), key, arguments.logs_only, Utc::now());
     let mut tell = |step: Step<'_>| tell(name, &step);
-    let done = prune(&*pruner, &jobs, arguments.dry_run, config.rows_max, &mut tell);
-    let Summary { rows, failures } = runtime()?.block_on(done);
+    let Summary { rows, failures } =
+        prune(&*pruner, &jobs, arguments.dry_run, settings.rows_max, &mut tell).await;
     let what = if arguments.dry_run { "would be changed" } else { "changed" };
     println!("{name}: {rows} rows {what}");
-    Ok(failures)
+    failures
+}
+
+async fn pruner(backend: &BackendConfig, socket: &Path) -> Result<Box<dyn Pruner>, PruneError> {
+    match backend {
+        BackendConfig::ClickHouse(_) => backends::pruner(backend),
+        BackendConfig::DuckDb(_) => match Running::greet(socket, backend.name()).await {
+            Ok(running) => Ok(Box::new(running)),
+            Err(AskError::Nobody(_)) => backends::pruner(backend),
+            Err(error) => Err(PruneError::Unavailable(error.into())),
+        },
+    }
+}
+
+/// A store that a running server has.
+struct Running {
+    socket: PathBuf,
+    store: String,
+    tables: Vec<String>,
+}
+
+impl Running {
+    async fn greet(socket: &Path, store: &str) -> Result<Self, AskError> {
+        let said = ask(socket, "/prune", &json!({ "store": store })).await?;
+        let tables = serde_json::from_value(said.get("tables").cloned().unwrap_or_default());
+        let tables = tables.map_err(|error| AskError::Broken(error.to_string()))?;
+        Ok(Self { socket: socket.to_owned(), store: store.to_owned(), tables })
+    }
+
+    async fn ask(&self, job: &Job, portion: Option<&Portion>) -> Result<Value, PruneError> {
+        let step = json!({ "store": self.store, "job": job, "portion": portion });
+        ask(&self.socket, "/prune", &step).await.map_err(|error| match error {
+            AskError::Refused(words) => PruneError::Unfit(words),
+            other => PruneError::Unavailable(other.into()),
+        })
+    }
+}
+
+#[async_trait]
+impl Pruner for Running {
+    fn tables(&self) -> Vec<String> {
+        self.tables.clone()
+    }
+
+    async fn portions(&self, job: &Job) -> Result<Vec<Portion>, PruneError> {
+        let said = self.ask(job, None).await?;
+        let portions = serde_json::from_value(said.get("portions").cloned().unwrap_or_default());
+        portions.map_err(|error| PruneError::Unavailable(error.into()))
+    }
+
+    async fn apply(
+        &self,
+        job: &Job,
+        portion: &Portion,
+        _waiting: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<(), PruneError> {
+        self.ask(job, Some(portion)).await.map(drop)
+    }
+
+    fn followers(&self, _job: &Job) -> Vec<Job> {
+        Vec::new()
+    }
 }
 
 /// One line for each step; within a portion the line grows.

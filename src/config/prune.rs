@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use super::section::Section;
 
@@ -49,7 +50,8 @@ pub struct PruneRule {
 }
 
 /// What becomes of a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PruneAction {
     /// `ClearAll`: it goes.
     Delete,
@@ -58,7 +60,7 @@ pub enum PruneAction {
 }
 
 /// What a row no longer says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PruneBlank {
     /// `Fields`: columns that become what they are when nothing was said.
     pub fields: Vec<PruneField>,
@@ -69,7 +71,7 @@ pub struct PruneBlank {
 }
 
 /// A column that is blanked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PruneField {
     /// `Id`: its name.
     pub column: String,

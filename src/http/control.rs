@@ -8,8 +8,10 @@
 //! | `POST /reload` | – | what was taken up, and what needs a restart |
 //! | `POST /query` | `{"sql": …, "rows_max": …}` | the rows: `columns`, `rows`, `truncated` |
 //! | `POST /replay` | what to replay | what was replayed |
+//! | `POST /prune` | `{"store": …}`, `"job"`, `"portion"` | the tables; with a job its portions; with a portion, that it is done |
 //! | `POST /account` | `{"put": …}` or `{"remove": id}` | `{"changed": …}` |
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -42,7 +44,7 @@ use super::forwarded::Disbelieved;
 use super::state::AppState;
 use super::swap::Routes;
 use super::{answer, ops};
-use crate::backends::{AccountChange, Store, StoreError};
+use crate::backends::{AccountChange, Job, Portion, PruneError, Pruner, Store, StoreError};
 
 /// Bytes of a request: a query is text that a person wrote.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -70,6 +72,8 @@ pub struct Handlers {
     pub replay: Replay,
     /// Reads the configuration again.
     pub reload: Replay,
+    /// What prunes the stores that only this process may change, by name.
+    pub pruners: BTreeMap<String, Arc<dyn Pruner>>,
     /// Who names clients without being believed, and how often.
     pub disbelieved: Arc<Disbelieved>,
 }
@@ -171,6 +175,7 @@ fn router(handlers: Handlers) -> Router {
         .route("/query", post(query))
         .route("/replay", post(replay))
         .route("/account", post(account))
+        .route("/prune", post(prune))
         .fallback(ops::not_found)
         .with_state(Arc::new(handlers))
 }
@@ -228,6 +233,36 @@ async fn account(
     Ok(answer::json(StatusCode::OK, &serde_json::json!({ "changed": changed })))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Prune {
+    store: String,
+    job: Option<Job>,
+    portion: Option<Portion>,
+}
+
+/// One step of a run that the command line drives.
+async fn prune(
+    State(handlers): State<Arc<Handlers>>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let Prune { store, job, portion } = read(request).await?;
+    let pruner = handlers.pruners.get(&store).ok_or_else(|| Failure {
+        status: StatusCode::NOT_FOUND,
+        code: "no_store",
+        message: format!("this server has no store {store} that it prunes"),
+    })?;
+    let done = match (job, portion) {
+        (None, _) => serde_json::json!({ "tables": pruner.tables() }),
+        (Some(job), None) => serde_json::json!({ "portions": pruner.portions(&job).await? }),
+        (Some(job), Some(portion)) => {
+            pruner.apply(&job, &portion, &mut |_| {}).await?;
+            serde_json::json!({ "done": true })
+        }
+    };
+    Ok(answer::json(StatusCode::OK, &done))
+}
+
 async fn replay(
     State(handlers): State<Arc<Handlers>>,
     request: Request,
@@ -263,6 +298,18 @@ impl IntoResponse for Failure {
         let Self { status, code, message } = self;
         let error = serde_json::json!({ "error": { "code": code, "message": message } });
         answer::json(status, &error)
+    }
+}
+
+impl From<PruneError> for Failure {
+    fn from(error: PruneError) -> Self {
+        let (status, code) = match &error {
+            PruneError::Unfit(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unfit"),
+            PruneError::GaveUp(_) => (StatusCode::CONFLICT, "gave_up"),
+            PruneError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        Self { status, code, message: format!("{error}{}", source.unwrap_or_default()) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The operator's socket.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,6 +70,7 @@ fn handlers(served: &Served) -> Handlers {
             })
         }),
         reload: Arc::new(|_| Box::pin(async { Err("refused whole".into()) })),
+        pruners: BTreeMap::new(),
         disbelieved: Arc::clone(&served.app.disbelieved),
     }
 }

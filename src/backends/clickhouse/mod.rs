@@ -55,7 +55,13 @@ pub fn connect(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> io::Result<B
         started_at: clock.wall(),
         clock,
     });
-    Ok(Backend { name: config.name.clone(), kind: "clickhouse", sink: Some(store), store: None })
+    Ok(Backend {
+        name: config.name.clone(),
+        kind: "clickhouse",
+        sink: Some(store),
+        store: None,
+        pruner: None,
+    })
 }
 
 /// Makes what is missing in the database, and says what was done and what does not fit.
@@ -69,12 +75,12 @@ pub async fn migrate_database(config: &ClickHouseConfig) -> Result<Migrated, Sto
     migrated.map_err(|fault| StoreError::Unavailable(fault.into()))
 }
 
-/// What prunes the store; nothing is asked yet. `key` is for hashes of values that are taken away.
+/// What prunes the store; nothing is asked yet.
 ///
 /// # Errors
 /// When the files of TLS cannot be used.
-pub fn pruner(config: &ClickHouseConfig, key: [u8; 32]) -> Result<Box<dyn Pruner>, PruneError> {
-    Ok(Box::new(prune::ClickHousePruner::new(config, key)?))
+pub fn pruner(config: &ClickHouseConfig) -> Result<Box<dyn Pruner>, PruneError> {
+    Ok(Box::new(prune::ClickHousePruner::new(config)?))
 }
 
 /// The statements that make the schema, for those who apply it by hand.

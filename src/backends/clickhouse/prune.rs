@@ -20,7 +20,7 @@ use super::fault::Fault;
 use super::migrate::{Database, files};
 use super::schema::Kind;
 use super::transport::Transport;
-use crate::backends::{Job, Portion, PruneError, Pruner};
+use crate::backends::{Job, Portion, PruneError, PruneKey, Pruner};
 use crate::clock::SystemClock;
 use crate::config::{ClickHouseConfig, PruneAction, PruneBlank};
 
@@ -54,18 +54,17 @@ const PERSONAL: &[&str] = &["ips", "dailies", "reqs", "userhosts", "usernames", 
 pub(super) struct ClickHousePruner {
     config: ClickHouseConfig,
     transport: Transport,
-    key: [u8; 32],
 }
 
 impl ClickHousePruner {
-    /// Prepares it; nothing is asked. `key` is for hashes of values that are taken away.
+    /// Prepares it; nothing is asked.
     ///
     /// # Errors
     /// When the files of TLS cannot be used.
-    pub(super) fn new(config: &ClickHouseConfig, key: [u8; 32]) -> Result<Self, PruneError> {
+    pub(super) fn new(config: &ClickHouseConfig) -> Result<Self, PruneError> {
         let transport = Transport::new(config, Arc::new(SystemClock))
             .map_err(|error| PruneError::Unavailable(error.into()))?;
-        Ok(Self { config: config.clone(), transport, key })
+        Ok(Self { config: config.clone(), transport })
     }
 
     fn database(&self) -> Database<'_> {
@@ -167,8 +166,9 @@ impl ClickHousePruner {
 
 #[async_trait]
 impl Pruner for ClickHousePruner {
-    fn tables(&self) -> Vec<&'static str> {
-        files().filter(|statement| statement.retention.is_some()).map(|s| s.name).collect()
+    fn tables(&self) -> Vec<String> {
+        let aged = files().filter(|statement| statement.retention.is_some());
+        aged.map(|statement| statement.name.to_owned()).collect()
     }
 
     async fn portions(&self, job: &Job) -> Result<Vec<Portion>, PruneError> {
@@ -199,7 +199,7 @@ impl Pruner for ClickHousePruner {
         let change = match &job.action {
             PruneAction::Delete => "delete".to_owned(),
             PruneAction::Blank(blank) => {
-                format!("update {}", target.updates(blank, &self.key).join(", "))
+                format!("update {}", target.updates(blank, &job.key).join(", "))
             }
         };
         let sql = format!(
@@ -329,7 +329,7 @@ impl Target {
     }
 
     /// What the columns become, and what `params` become.
-    fn updates(&self, blank: &PruneBlank, key: &[u8; 32]) -> Vec<String> {
+    fn updates(&self, blank: &PruneBlank, key: &PruneKey) -> Vec<String> {
         let mut updates: Vec<String> = blank
             .fields
             .iter()
@@ -410,9 +410,9 @@ fn is_hash(blank: &PruneBlank) -> String {
 }
 
 /// HMAC-SHA-256 (RFC 2104) of a text, 32 hex digits of it, in functions that every version has.
-fn hash_of(text: &str, key: &[u8; 32]) -> String {
+fn hash_of(text: &str, key: &PruneKey) -> String {
     let pad = |with: u8| -> String {
-        let key = key.iter().copied().chain(std::iter::repeat(0)).take(BLOCK_BYTES);
+        let key = key.0.iter().copied().chain(std::iter::repeat(0)).take(BLOCK_BYTES);
         key.fold(String::new(), |mut hex, byte| {
             let _ = std::fmt::Write::write_fmt(&mut hex, format_args!("{:02x}", byte ^ with));
             hex

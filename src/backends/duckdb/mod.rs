@@ -71,12 +71,14 @@ pub fn connect(config: &DuckDbConfig, clock: Arc<dyn Clock>) -> io::Result<Backe
         Arc::clone(&notice),
     );
     background::spawn("duckdb", move || worker.run(&waiting))?;
+    let pruner = prune::DuckDbPruner::of_worker(commands.clone());
     let store = Arc::new(DuckDb { commands, questions, queries, notice, clock });
     Ok(Backend {
         name: config.name.clone(),
         kind: "duckdb",
         sink: Some(store.clone()),
         store: Some(store),
+        pruner: Some(Arc::new(pruner)),
     })
 }
 
@@ -117,13 +119,12 @@ pub fn change_account_file(
         .map_err(|error| StoreError::Unavailable(error.into()))
 }
 
-/// What prunes the file, which it holds open. `key` is for hashes of values that are taken away.
-/// Blocks.
+/// What prunes the file, which it holds open. Blocks.
 ///
 /// # Errors
 /// [`PruneError::Unavailable`] when a tracker runs on it or it cannot be opened.
-pub fn pruner(config: &DuckDbConfig, key: [u8; 32]) -> Result<Box<dyn Pruner>, PruneError> {
-    Ok(Box::new(prune::DuckDbPruner::open(config, key)?))
+pub fn pruner(config: &DuckDbConfig) -> Result<Box<dyn Pruner>, PruneError> {
+    Ok(Box::new(prune::DuckDbPruner::open(config)?))
 }
 
 /// Opens the file, brings its schema up to date and closes it.

@@ -1,18 +1,22 @@
-//! Pruning the embedded file, month after month, while no server has it.
+//! Pruning the embedded file, month after month: by the thread that writes it, or without a server.
 //!
-//! Rows are deleted in one statement a month. Rows that lose values are read in chunks, because what
-//! their `params` become is computed here; a chunk is one transaction, and a row that was changed no
-//! longer answers the condition it was found by. Views follow their facts.
+//! A month is done in chunks, each one transaction, so that batches are stored between them. A row
+//! that was changed no longer answers the condition it was found by. What `params` become is
+//! computed here. Views follow their facts.
 
 use std::fmt::Write as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::hmac;
 use duckdb::{Connection, params};
 use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 
 use super::file::{self, Database, OpenError};
+use super::worker::Command;
 use crate::backends::{Job, Portion, PruneError, Pruner};
 use crate::config::{DuckDbConfig, PruneAction, PruneBlank};
 
@@ -36,30 +40,72 @@ const CHUNK_ROWS: usize = 10_000;
 /// Bytes of a hash: 32 hex characters, as everywhere.
 const HASH_BYTES: usize = 16;
 
-/// The pruner of one file, which it holds open.
+/// Between two attempts to hand work to a thread that has much of it, and how many there are.
+const BUSY: Duration = Duration::from_millis(100);
+const ATTEMPTS_MAX: u32 = 300;
+
+/// The pruner of one file.
 pub(super) struct DuckDbPruner {
-    database: Mutex<Database>,
-    key: hmac::Key,
+    access: Access,
+}
+
+/// How the file is reached.
+enum Access {
+    /// Held open here.
+    File(Box<Mutex<Database>>),
+    /// By the thread that writes it.
+    Worker(SyncSender<Command>),
 }
 
 impl DuckDbPruner {
-    /// Opens the file. `key` is for hashes of values that are taken away. Blocks.
+    /// Opens the file. Blocks.
     ///
     /// # Errors
     /// [`PruneError::Unavailable`] when a tracker runs on it or it cannot be opened.
-    pub(super) fn open(config: &DuckDbConfig, key: [u8; 32]) -> Result<Self, PruneError> {
+    pub(super) fn open(config: &DuckDbConfig) -> Result<Self, PruneError> {
         let database = file::open(config).map_err(|error| match error {
             OpenError::Locked(_) => PruneError::Unavailable(
-                "a running tracker has the file; stop it while pruning".into(),
+                "another process has the file, and no tracker answers for it".into(),
             ),
             other => PruneError::Unavailable(other.into()),
         })?;
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
-        Ok(Self { database: Mutex::new(database), key })
+        Ok(Self { access: Access::File(Box::new(Mutex::new(database))) })
     }
 
-    fn database(&self) -> MutexGuard<'_, Database> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The pruner of a file that the worker has.
+    pub(super) fn of_worker(commands: SyncSender<Command>) -> Self {
+        Self { access: Access::Worker(commands) }
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, PruneError> + Send + 'static,
+    ) -> Result<T, PruneError> {
+        let commands = match &self.access {
+            Access::File(database) => {
+                let database = database.lock().unwrap_or_else(PoisonError::into_inner);
+                return work(&database.connection);
+            }
+            Access::Worker(commands) => commands,
+        };
+        let closed = || PruneError::Unavailable("the database is closed".into());
+        let (reply, answer) = oneshot::channel();
+        let mut command = Command::Work(Box::new(move |connection| {
+            let done = match connection {
+                Ok(connection) => work(connection),
+                Err(error) => Err(PruneError::Unavailable(error.into())),
+            };
+            drop(reply.send(done));
+        }));
+        for _ in 0..ATTEMPTS_MAX {
+            match commands.try_send(command) {
+                Ok(()) => return answer.await.unwrap_or_else(|_| Err(closed())),
+                Err(TrySendError::Disconnected(_)) => return Err(closed()),
+                Err(TrySendError::Full(again)) => command = again,
+            }
+            tokio::time::sleep(BUSY).await;
+        }
+        Err(PruneError::Unavailable("the database is busy".into()))
     }
 }
 
@@ -71,23 +117,13 @@ impl From<duckdb::Error> for PruneError {
 
 #[async_trait]
 impl Pruner for DuckDbPruner {
-    fn tables(&self) -> Vec<&'static str> {
-        AGED.iter().map(|(table, _)| *table).collect()
+    fn tables(&self) -> Vec<String> {
+        AGED.iter().map(|(table, _)| (*table).to_owned()).collect()
     }
 
     async fn portions(&self, job: &Job) -> Result<Vec<Portion>, PruneError> {
-        let database = self.database();
-        let target = Target::of(&database.connection, job)?;
-        let sql = format!(
-            "select strftime({}, '%Y%m') as portion, count(*) from {} where {} group by all \
-             order by all",
-            target.moment, job.table, target.condition
-        );
-        let mut statement = database.connection.prepare(&sql)?;
-        let portions = statement.query_map([], |row| {
-            Ok(Portion { name: row.get(0)?, rows: row.get::<_, i64>(1)?.unsigned_abs() })
-        })?;
-        Ok(portions.collect::<Result<_, _>>()?)
+        let job = job.clone();
+        self.with(move |connection| portions(connection, &job)).await
     }
 
     async fn apply(
@@ -96,23 +132,10 @@ impl Pruner for DuckDbPruner {
         portion: &Portion,
         waiting: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), PruneError> {
-        let database = self.database();
-        let connection = &database.connection;
-        let target = Target::of(connection, job)?;
-        let found = format!(
-            "{} and strftime({}, '%Y%m') = '{}'",
-            target.condition, target.moment, portion.name
-        );
-        let PruneAction::Blank(blank) = &job.action else {
-            connection.execute(&format!("delete from {} where {found}", job.table), [])?;
-            return Ok(());
-        };
         let mut left = portion.rows;
         loop {
-            connection.execute_batch("begin transaction")?;
-            let changed = blank_chunk(connection, &job.table, blank, &target, &found, &self.key);
-            connection.execute_batch(if changed.is_ok() { "commit" } else { "rollback" })?;
-            let changed = changed?;
+            let (job, name) = (job.clone(), portion.name.clone());
+            let changed = self.with(move |connection| chunk(connection, &job, &name)).await?;
             if changed < CHUNK_ROWS {
                 return Ok(());
             }
@@ -124,6 +147,41 @@ impl Pruner for DuckDbPruner {
     fn followers(&self, _job: &Job) -> Vec<Job> {
         Vec::new()
     }
+}
+
+fn portions(connection: &Connection, job: &Job) -> Result<Vec<Portion>, PruneError> {
+    let target = Target::of(connection, job)?;
+    let sql = format!(
+        "select strftime({}, '%Y%m') as portion, count(*) from {} where {} group by all \
+         order by all",
+        target.moment, job.table, target.condition
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let portions = statement.query_map([], |row| {
+        Ok(Portion { name: row.get(0)?, rows: row.get::<_, i64>(1)?.unsigned_abs() })
+    })?;
+    Ok(portions.collect::<Result<_, _>>()?)
+}
+
+/// Changes up to [`CHUNK_ROWS`] rows of one month; how many.
+fn chunk(connection: &Connection, job: &Job, month: &str) -> Result<usize, PruneError> {
+    let target = Target::of(connection, job)?;
+    let (table, moment, condition) = (&job.table, target.moment, &target.condition);
+    let found = format!(
+        "select rowid as row from {table} where {condition} and strftime({moment}, '%Y%m') = ? \
+         limit {CHUNK_ROWS}"
+    );
+    connection.execute_batch("begin transaction")?;
+    let changed = match &job.action {
+        PruneAction::Delete => connection
+            .execute(&format!("delete from {table} where rowid in ({found})"), params![month]),
+        PruneAction::Blank(blank) => {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, &job.key.0);
+            blank_rows(connection, table, blank, &target, (&found, month), &key)
+        }
+    };
+    connection.execute_batch(if changed.is_ok() { "commit" } else { "rollback" })?;
+    Ok(changed?)
 }
 
 /// The table of a job, as the file has it.
@@ -226,19 +284,21 @@ fn params_say(blank: &PruneBlank, names: &[&str]) -> Option<String> {
     Some(format!("exists (select 1 from json_each(params) where {hashes}{taken})"))
 }
 
-/// Blanks up to [`CHUNK_ROWS`] of the rows that `found` describes; how many.
-fn blank_chunk(
+/// Blanks the rows that a query with one parameter names; how many.
+fn blank_rows(
     connection: &Connection,
     table: &str,
     blank: &PruneBlank,
     target: &Target,
-    found: &str,
+    (found, month): (&str, &str),
     key: &hmac::Key,
 ) -> Result<usize, duckdb::Error> {
-    let rows = format!("select rowid as row from {table} where {found} limit {CHUNK_ROWS}");
-    connection.execute_batch(&format!(
-        "create or replace temp table pruned_rows as select row, null::varchar as said from ({rows})"
-    ))?;
+    connection
+        .execute_batch("create or replace temp table pruned_rows (row bigint, said varchar)")?;
+    connection.execute(
+        &format!("insert into pruned_rows select row, null from ({found})"),
+        params![month],
+    )?;
     if target.asks_params {
         say_anew(connection, table, blank, target, key)?;
     }

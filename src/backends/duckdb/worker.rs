@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use duckdb::params;
+use duckdb::{Connection, params};
 use tokio::sync::oneshot;
 
 use super::accounts;
@@ -59,9 +59,14 @@ pub(super) enum Command {
     Write(Batch, oneshot::Sender<Result<(), SinkError>>),
     /// Change an account; false when there was none to change.
     Account(AccountChange, oneshot::Sender<Result<bool, SinkError>>),
+    /// Do something with the open file, between two batches; the work answers by itself.
+    Work(Work),
     /// Checkpoint, close the file and end.
     Close(oneshot::Sender<()>),
 }
+
+/// A piece of work on the open file, or why it is not open.
+pub(super) type Work = Box<dyn FnOnce(Result<&Connection, SinkError>) + Send>;
 
 /// What an operator should know although writing works.
 pub(super) type Notice = Arc<Mutex<Option<String>>>;
@@ -104,6 +109,12 @@ impl Worker {
                 Ok(Command::Account(change, reply)) => {
                     let changed = self.guarded(|worker| worker.change_account(&change));
                     let _ = reply.send(changed);
+                }
+                Ok(Command::Work(work)) => {
+                    let _ = self.guarded(|worker| {
+                        work(worker.open_database().map(|database| &database.connection));
+                        Ok(())
+                    });
                 }
                 Ok(Command::Close(reply)) => {
                     let _ = self.guarded(Self::checkpoint);

@@ -111,6 +111,7 @@ impl Memory {
             kind: "memory",
             sink: Some(Arc::clone(self) as Arc<dyn Sink>),
             store: Some(Arc::clone(self) as Arc<dyn Store>),
+            pruner: None,
         }
     }
 
