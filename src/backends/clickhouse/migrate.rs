@@ -182,8 +182,13 @@ impl<'a> Database<'a> {
 
     /// Runs one statement in the database.
     pub(super) async fn run(&self, sql: &str) -> Result<(), Fault> {
-        // What is inserted through a distributed table is there when it is answered.
-        let settings = [("database", self.form.database), ("insert_distributed_sync", "1")];
+        let settings = [
+            ("database", self.form.database),
+            // What is inserted through a distributed table is there when it is answered.
+            ("insert_distributed_sync", "1"),
+            // What writes parts anew may take hours; who needs its end looks for it.
+            ("mutations_sync", "0"),
+        ];
         self.transport.execute_within(sql, &settings, STATEMENT_TIME_MAX).await
     }
 
