@@ -286,12 +286,8 @@ fn handlers(
     journal: &Journal,
     reloader: &Arc<Reloader>,
 ) -> Handlers {
-    let (rows_max, time_max) = config
-        .backends
-        .iter()
-        .map(|BackendConfig::DuckDb(duckdb)| (duckdb.query_rows_max, duckdb.query_time_max))
-        .next()
-        .unwrap_or_default();
+    let (rows_max, time_max) =
+        config.backends.first().map(BackendConfig::query_bounds).unwrap_or_default();
     let (journal, kept, clock) = (journal.clone(), store.clone(), Arc::clone(&app.clock));
     let replay: Replay = Arc::new(move |_| {
         let (journal, store, now) = (journal.clone(), kept.clone(), clock.wall());

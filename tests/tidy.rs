@@ -48,6 +48,7 @@ const EXEMPT_EDGES: &[(&str, &str)] = &[
 const BOUND_CRATES: &[(&str, &[&str])] = &[
     ("axum", &["src/http/"]),
     ("clap", &["src/cli/"]),
+    ("clickhouse", &["src/backends/clickhouse/"]),
     ("duckdb", &["src/backends/duckdb/"]),
     ("governor", &["src/http/"]),
     ("maxminddb", &["src/geo/"]),

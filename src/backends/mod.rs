@@ -2,6 +2,7 @@
 //! by what is present, never by "not implemented".
 
 mod accounts;
+pub mod clickhouse;
 #[cfg(feature = "duckdb")]
 pub mod duckdb;
 pub mod memory;
@@ -33,9 +34,10 @@ pub struct Backend {
 /// Names the configured system; connecting happens behind, so this never waits for it.
 ///
 /// # Errors
-/// When the program was built without it, or the machine gives no threads.
+/// When the program was built without it, its files cannot be used, or the machine gives no threads.
 pub fn connect(config: &BackendConfig, clock: Arc<dyn Clock>) -> io::Result<Backend> {
     match config {
+        BackendConfig::ClickHouse(config) => clickhouse::connect(config, clock),
         #[cfg(feature = "duckdb")]
         BackendConfig::DuckDb(config) => duckdb::connect(config, clock),
         #[cfg(not(feature = "duckdb"))]

@@ -159,10 +159,12 @@ fn load(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<Loaded> {
 
 /// The embedded store's settings: the one that questions go to.
 fn embedded(config: &Config) -> anyhow::Result<&DuckDbConfig> {
-    let first = config.backends.first();
-    first
-        .map(|BackendConfig::DuckDb(duckdb)| duckdb)
-        .context("Notify lists no embedded store that could be asked")
+    match config.backends.first() {
+        Some(BackendConfig::DuckDb(duckdb)) => Ok(duckdb),
+        Some(BackendConfig::ClickHouse(_)) | None => {
+            bail!("the first entry of Notify is no embedded store, so a running server is needed")
+        }
+    }
 }
 
 /// Where a running server answers its operator.
@@ -196,8 +198,8 @@ fn check(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode
     println!("  https       {}", address(server.listen_https));
     println!("  data        {}", server.data_directory.display());
     println!("  durability  {}", config.journal.durability.as_str());
-    for BackendConfig::DuckDb(duckdb) in &config.backends {
-        println!("  sink        {} ({})", duckdb.name, duckdb.path.display());
+    for backend in &config.backends {
+        println!("  sink        {} ({})", backend.name(), backend.place());
     }
     Ok(ExitCode::SUCCESS)
 }

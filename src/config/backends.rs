@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ClickHouseConfig;
+
 /// One entry of `Notify`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BackendConfig {
     /// `"Type": "duckdb"`.
     DuckDb(DuckDbConfig),
+    /// `"Type": "clickhouse"`.
+    ClickHouse(ClickHouseConfig),
 }
 
 impl BackendConfig {
@@ -16,6 +20,7 @@ impl BackendConfig {
     pub fn name(&self) -> &str {
         match self {
             Self::DuckDb(duckdb) => &duckdb.name,
+            Self::ClickHouse(clickhouse) => &clickhouse.name,
         }
     }
 
@@ -23,6 +28,7 @@ impl BackendConfig {
     pub fn critical(&self) -> bool {
         match self {
             Self::DuckDb(duckdb) => duckdb.critical,
+            Self::ClickHouse(clickhouse) => clickhouse.critical,
         }
     }
 
@@ -30,6 +36,25 @@ impl BackendConfig {
     pub fn limits(&self) -> &LimitsByTable {
         match self {
             Self::DuckDb(duckdb) => &duckdb.limits,
+            Self::ClickHouse(clickhouse) => &clickhouse.limits,
+        }
+    }
+
+    /// Where its data is, for people.
+    pub fn place(&self) -> String {
+        match self {
+            Self::DuckDb(duckdb) => duckdb.path.display().to_string(),
+            Self::ClickHouse(clickhouse) => {
+                format!("{}, database {}", clickhouse.addresses.join(", "), clickhouse.database)
+            }
+        }
+    }
+
+    /// Most rows and longest time of a query through `tracker query`.
+    pub fn query_bounds(&self) -> (usize, Duration) {
+        match self {
+            Self::DuckDb(duckdb) => (duckdb.query_rows_max, duckdb.query_time_max),
+            Self::ClickHouse(clickhouse) => (clickhouse.query_rows_max, clickhouse.query_time_max),
         }
     }
 }

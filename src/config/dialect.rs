@@ -14,9 +14,9 @@ use serde_json::{Map, Value};
 
 use super::section::{Bare, Findings, Section, Shape};
 use super::{
-    AcmeConfig, Config, DntPolicy, Durability, HashMode, HttpConfig, IntakeConfig, JournalConfig,
-    LimitsConfig, LinksConfig, LogConfig, LogFormat, ServerConfig, TrustedProxy, WebSocketConfig,
-    certificates, keys, notify, proxy,
+    AcmeConfig, BackendConfig, ClientTlsConfig, Config, DntPolicy, Durability, HashMode,
+    HttpConfig, IntakeConfig, JournalConfig, LimitsConfig, LinksConfig, LogConfig, LogFormat,
+    ServerConfig, TrustedProxy, WebSocketConfig, certificates, keys, notify, proxy,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,18 +31,34 @@ pub(super) fn read(
 ) -> Config {
     let mut file = Section::root(object, findings);
     let data_directory = below(folder, &file.filled("DataDirectory").unwrap_or("data".to_owned()));
-    let server = server(&mut file, folder, &data_directory);
+    let outgoing = certificates::outgoing(&mut file, folder);
+    let database = file.filled("Database");
+    let server = server(&mut file, folder, &data_directory, &outgoing);
     let intake = intake(&mut file, folder, &data_directory);
     let config = Config {
         server,
         links: links(&mut file, folder, &data_directory, &intake.domains),
         intake,
         journal: journal(&mut file, &data_directory),
-        backends: notify::read(&mut file, folder, &data_directory),
+        backends: notify::read(
+            &mut file,
+            &notify::Around {
+                folder,
+                data_directory: &data_directory,
+                outgoing: &outgoing,
+                database: database.as_deref(),
+            },
+        ),
         log: log(&mut file),
     };
     if config.intake.event_bytes_max as u64 > config.journal.segment_bytes / 4 {
         file.error("MaxEventBytes", "is more than a quarter of JournalSegmentBytes");
+    }
+    // The embedded store's views stand in the schema `sfpla` whatever `Database` says.
+    let embedded_only =
+        config.backends.iter().all(|backend| matches!(backend, BackendConfig::DuckDb(_)));
+    if embedded_only && database.is_some_and(|name| name != "sfpla") {
+        file.note("Database is for ClickHouse: the embedded store's views are in sfpla");
     }
     later(&mut file);
     file.finish(renamed);
@@ -58,7 +74,12 @@ pub(super) fn below(folder: &Path, written: &str) -> PathBuf {
     if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
 }
 
-fn server(file: &mut Section<'_>, folder: &Path, data_directory: &Path) -> ServerConfig {
+fn server(
+    file: &mut Section<'_>,
+    folder: &Path,
+    data_directory: &Path,
+    outgoing: &ClientTlsConfig,
+) -> ServerConfig {
     let listen_http = listen(file, "ListenHTTP", 8080);
     let wanted_https = listen(file, "ListenHTTPS", 8443);
     let local_tls = file.flag("UseLocalTLS", true);
@@ -94,8 +115,7 @@ fn server(file: &mut Section<'_>, folder: &Path, data_directory: &Path) -> Serve
     }
     let stop =
         file.duration("StopDeadline", Bare::Refused, Duration::from_millis(100)..=300 * SECOND);
-    let outgoing = certificates::outgoing(file, folder);
-    let proxies = proxy::read(file, folder, &outgoing);
+    let proxies = proxy::read(file, folder, outgoing);
     ServerConfig {
         listen_http,
         listen_https,
@@ -499,10 +519,6 @@ fn later(file: &mut Section<'_>) {
             ("MaxShardSizeBytes", Number),
         ],
     );
-    // The embedded store's views stand in the schema `sfpla` whatever this says.
-    if file.filled("Database").is_some_and(|name| name != "sfpla") {
-        file.note("not in this version yet: Database (another name than sfpla)");
-    }
 }
 
 /// What to write instead of a key that other files have.

@@ -6,6 +6,7 @@
 
 mod backends;
 mod certificates;
+mod clickhouse;
 mod dialect;
 mod intake;
 mod journal;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+pub use self::clickhouse::ClickHouseConfig;
 pub use backends::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
 pub use certificates::{AcmeChallenge, AcmeConfig, ClientTlsConfig, TlsConfig};
 pub use intake::{DntPolicy, HashMode, IntakeConfig};

@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use super::backends::documented_tables;
 use super::section::{Bare, Section};
-use super::{BackendConfig, DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
+use super::{
+    BackendConfig, ClickHouseConfig, ClientTlsConfig, DuckDbConfig, Limits, LimitsByTable,
+    Strategy, TableLimits, clickhouse,
+};
 
 /// Types whose sink is not in this version.
-const LATER: [&str; 4] = ["clickhouse", "cassandra", "nats", "facebook"];
+const LATER: [&str; 3] = ["cassandra", "nats", "facebook"];
 
 /// What an entry of a later type may hold; its values are not looked at.
 const LATER_KEYS: [&str; 24] = [
@@ -55,12 +58,20 @@ const BATCHING_KEYS: [&str; 9] = [
     "Tables",
 ];
 
+/// Where what an entry names is, and what it is when the entry is silent.
+pub(super) struct Around<'f> {
+    /// Relative paths are below it.
+    pub(super) folder: &'f Path,
+    /// `DataDirectory`.
+    pub(super) data_directory: &'f Path,
+    /// What the whole file says about outgoing connections.
+    pub(super) outgoing: &'f ClientTlsConfig,
+    /// `Database` of the whole file.
+    pub(super) database: Option<&'f str>,
+}
+
 /// Reads `Notify` and `Consume`; the embedded store when nothing is switched on.
-pub(super) fn read(
-    file: &mut Section<'_>,
-    folder: &Path,
-    data_directory: &Path,
-) -> Vec<BackendConfig> {
+pub(super) fn read(file: &mut Section<'_>, around: &Around<'_>) -> Vec<BackendConfig> {
     let mut backends: Vec<BackendConfig> = Vec::new();
     let entries = file.sections("Notify");
     let written = entries.len();
@@ -70,17 +81,17 @@ pub(super) fn read(
         let kind = entry.filled("Type");
         let skip = entry.flag("Skip", false);
         match kind.as_deref() {
-            Some("duckdb") => {
-                let duckdb = duckdb(&mut entry, folder, data_directory);
-                let BackendConfig::DuckDb(new) = &duckdb;
-                let twin = backends.iter().any(|BackendConfig::DuckDb(old)| {
-                    !skip && (old.name == new.name || old.path == new.path)
-                });
-                if twin {
-                    entry.error_here("has the Name or the Path of an entry before it");
+            Some(kind @ ("duckdb" | "clickhouse")) => {
+                let backend = if kind == "duckdb" {
+                    BackendConfig::DuckDb(duckdb(&mut entry, around))
+                } else {
+                    BackendConfig::ClickHouse(clickhouse(&mut entry, around))
+                };
+                if !skip && backends.iter().any(|before| is_twin(before, &backend)) {
+                    entry.error_here("has the Name or the place of an entry before it");
                 }
                 if !skip {
-                    backends.push(duckdb);
+                    backends.push(backend);
                 }
             }
             Some(kind) if LATER.contains(&kind) => {
@@ -89,7 +100,7 @@ pub(super) fn read(
             }
             Some(kind) => {
                 refused = true;
-                let known = format!("duckdb, {}", LATER.join(", "));
+                let known = format!("duckdb, clickhouse, {}", LATER.join(", "));
                 entry.error("Type", format!("{kind:?} is none of {known}"));
                 accept_any(&mut entry);
             }
@@ -106,9 +117,22 @@ pub(super) fn read(
         if written > 0 {
             file.note("every entry of Notify is skipped: events go to the embedded DuckDB");
         }
-        backends.push(BackendConfig::DuckDb(standard(data_directory)));
+        backends.push(BackendConfig::DuckDb(standard(around.data_directory)));
     }
     backends
+}
+
+/// Whether two entries would be one sink: under one name, or in one place.
+fn is_twin(one: &BackendConfig, other: &BackendConfig) -> bool {
+    let same_place = match (one, other) {
+        (BackendConfig::DuckDb(one), BackendConfig::DuckDb(other)) => one.path == other.path,
+        (BackendConfig::ClickHouse(one), BackendConfig::ClickHouse(other)) => {
+            one.database == other.database
+                && one.addresses.iter().any(|address| other.addresses.contains(address))
+        }
+        _ => false,
+    };
+    same_place || one.name() == other.name()
 }
 
 fn later(entry: &mut Section<'_>, kind: &str, skip: bool) {
@@ -166,32 +190,62 @@ fn standard(data_directory: &Path) -> DuckDbConfig {
     }
 }
 
-fn duckdb(entry: &mut Section<'_>, folder: &Path, data_directory: &Path) -> BackendConfig {
-    let standard = standard(data_directory);
+/// What entries of every store may hold.
+struct OfStore {
+    name: Option<String>,
+    critical: bool,
+    query_time_max: Option<Duration>,
+    query_rows_max: Option<usize>,
+    limits: LimitsByTable,
+}
+
+fn of_store(entry: &mut Section<'_>) -> OfStore {
     let name = entry.filled("Name");
     if name.as_deref().is_some_and(|name| !is_name(name)) {
         entry.error("Name", "expected 1 to 64 letters, digits, \"-\" and \"_\"");
     }
+    OfStore {
+        name,
+        critical: entry.flag("Critical", false),
+        query_time_max: entry.duration(
+            "QueryTimeout",
+            Bare::Seconds,
+            Duration::from_millis(100)..=Duration::from_secs(3_600),
+        ),
+        query_rows_max: entry.count("QueryMaxRows", 1..=10_000_000),
+        limits: limits(entry),
+    }
+}
+
+fn duckdb(entry: &mut Section<'_>, around: &Around<'_>) -> DuckDbConfig {
+    let standard = standard(around.data_directory);
+    let store = of_store(entry);
     let threads = entry.number("Threads", 1..=64).and_then(|n| u32::try_from(n).ok());
-    let query_time = entry.duration(
-        "QueryTimeout",
-        Bare::Seconds,
-        Duration::from_millis(100)..=Duration::from_secs(3_600),
-    );
-    BackendConfig::DuckDb(DuckDbConfig {
-        name: name.unwrap_or(standard.name),
+    DuckDbConfig {
+        name: store.name.unwrap_or(standard.name),
         path: entry
             .filled("Path")
-            .map_or(standard.path, |path| super::dialect::below(folder, &path)),
+            .map_or(standard.path, |path| super::dialect::below(around.folder, &path)),
         memory_mb: entry.number("MemoryLimitMB", 64..=1 << 20).unwrap_or(standard.memory_mb),
         threads: threads.unwrap_or(standard.threads),
-        critical: entry.flag("Critical", standard.critical),
-        query_time_max: query_time.unwrap_or(standard.query_time_max),
-        query_rows_max: entry
-            .count("QueryMaxRows", 1..=10_000_000)
-            .unwrap_or(standard.query_rows_max),
-        limits: limits(entry),
-    })
+        critical: store.critical,
+        query_time_max: store.query_time_max.unwrap_or(standard.query_time_max),
+        query_rows_max: store.query_rows_max.unwrap_or(standard.query_rows_max),
+        limits: store.limits,
+    }
+}
+
+fn clickhouse(entry: &mut Section<'_>, around: &Around<'_>) -> ClickHouseConfig {
+    let store = of_store(entry);
+    let standard = clickhouse::read(entry, around.folder, around.outgoing, around.database);
+    ClickHouseConfig {
+        name: store.name.unwrap_or_else(|| "clickhouse".to_owned()),
+        critical: store.critical,
+        query_time_max: store.query_time_max.unwrap_or(standard.query_time_max),
+        query_rows_max: store.query_rows_max.unwrap_or(standard.query_rows_max),
+        limits: store.limits,
+        ..standard
+    }
 }
 
 /// A name goes into metrics' labels and names of cursor files.

@@ -17,6 +17,8 @@ pub(super) static REDIRECTS: Table<Link> = Table {
         Column { name: "updater", cell: |_, l| l.updater.into() },
         Column { name: "updated_at", cell: |e, _| e.created_at.into() },
         Column { name: "created_at", cell: |e, _| e.created_at.into() },
+        Column { name: "ingest_node", cell: |e, _| (&*e.ingest.node).into() },
+        Column { name: "ingest_seq", cell: |e, _| e.ingest.seq.cast_signed().into() },
     ],
 };
 
@@ -37,6 +39,8 @@ pub(super) static REDIRECT_HISTORY: Table<Link> = Table {
         Column { name: "org", cell: |e, _| maybe(e.who.org.as_ref()) },
         Column { name: "updater", cell: |_, l| l.updater.into() },
         Column { name: "updated_at", cell: |e, _| e.created_at.into() },
+        Column { name: "ingest_node", cell: |e, _| (&*e.ingest.node).into() },
+        Column { name: "ingest_seq", cell: |e, _| e.ingest.seq.cast_signed().into() },
     ],
 };
 

@@ -168,6 +168,8 @@ pub(super) static MTHREADS: Table<Track> = Table {
         Column { name: "abz_start_time", cell: |_, t| time(t, "abz_start_time") },
         Column { name: "content_approval_date", cell: |_, t| time(t, "content_approval_date") },
         Column { name: "deleted", cell: |_, t| time(t, "deleted") },
+        Column { name: "ingest_node", cell: |e, _| (&*e.ingest.node).into() },
+        Column { name: "ingest_seq", cell: |e, _| e.ingest.seq.cast_signed().into() },
     ],
 };
 
@@ -234,6 +236,8 @@ pub(super) static MSTORE: Table<Track> = Table {
         },
         Column { name: "recipient_timezone", cell: |_, t| text(t, "recipient_timezone") },
         Column { name: "utc_offset_minutes", cell: |_, t| or(int(t, "utc_offset_minutes"), 0_i64) },
+        Column { name: "ingest_node", cell: |e, _| (&*e.ingest.node).into() },
+        Column { name: "ingest_seq", cell: |e, _| e.ingest.seq.cast_signed().into() },
     ],
 };
 
@@ -293,6 +297,8 @@ pub(super) static MTRIAGE: Table<Track> = Table {
         },
         Column { name: "recipient_timezone", cell: |_, t| text(t, "recipient_timezone") },
         Column { name: "utc_offset_minutes", cell: |_, t| or(int(t, "utc_offset_minutes"), 0_i64) },
+        Column { name: "ingest_node", cell: |e, _| (&*e.ingest.node).into() },
+        Column { name: "ingest_seq", cell: |e, _| e.ingest.seq.cast_signed().into() },
     ],
 };
 
@@ -315,6 +321,8 @@ pub(super) static IMPRESSION_DAILY: Table<Track> = Table {
         Column { name: "unique_visitors", cell: |_, _| Cell::Int(1) },
         Column { name: "conversions", cell: |_, t| count(is_conversion(t)) },
         Column { name: "updated_at", cell: |e, _| e.received_at.into() },
+        Column { name: "ingest_node", cell: |e, _| (&*e.ingest.node).into() },
+        Column { name: "ingest_seq", cell: |e, _| e.ingest.seq.cast_signed().into() },
     ],
 };
 
@@ -505,10 +513,10 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_have_the_columns_the_contract_counts() {
-        assert_eq!(MTHREADS.columns().len(), 132);
-        assert_eq!(MSTORE.columns().len(), 48);
-        assert_eq!(MTRIAGE.columns().len(), 41);
+    fn the_tables_have_the_columns_the_contract_counts_and_the_place_in_the_journal() {
+        assert_eq!(MTHREADS.columns().len(), 132 + 2);
+        assert_eq!(MSTORE.columns().len(), 48 + 2);
+        assert_eq!(MTRIAGE.columns().len(), 41 + 2);
     }
 
     #[test]

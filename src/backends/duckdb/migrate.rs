@@ -30,6 +30,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "payments",
         text: include_str!("../../../schema/duckdb/0002_payments.sql"),
     },
+    Migration {
+        number: 3,
+        name: "ingest",
+        text: include_str!("../../../schema/duckdb/0003_ingest.sql"),
+    },
 ];
 
 /// The views, applied again when they changed.
