@@ -179,13 +179,18 @@ impl Server {
 
     /// Anonymous resident memory less DuckDB's own pool, in bytes.
     pub fn memory(&self, site: &Site) -> u64 {
+        let pool = site.number("select sum(memory_usage_bytes)::bigint as n from duckdb_memory()");
+        self.resident().saturating_sub(pool)
+    }
+
+    /// Anonymous resident memory, in bytes.
+    pub fn resident(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
         let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon");
         let kib: u64 =
             line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
-        let pool = site.number("select sum(memory_usage_bytes)::bigint as n from duckdb_memory()");
-        (kib << 10).saturating_sub(pool)
+        kib << 10
     }
 
     /// Waits until no sink lags behind the journal.
