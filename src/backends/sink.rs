@@ -64,6 +64,15 @@ pub enum SinkError {
         /// The driver's error.
         source: BoxError,
     },
+    /// The store is well, and this table cannot take the batch until somebody changes it. Other tables
+    /// go on.
+    #[error("the table cannot take the batch")]
+    Unfit {
+        /// When to look again.
+        after: Duration,
+        /// What has to change.
+        source: BoxError,
+    },
     /// The store refuses the batch for good: look for the row.
     #[error("the store refuses the batch")]
     Reject {
@@ -73,12 +82,12 @@ pub enum SinkError {
 }
 
 /// What a repeat of a batch does, printed in `/health`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Guarantee {
     /// A repeat changes nothing.
     ExactlyOnce,
     /// A repeat may be visible, and why.
-    AtLeastOnce(&'static str),
+    AtLeastOnce(String),
 }
 
 impl fmt::Display for Guarantee {

@@ -27,6 +27,8 @@ pub(super) enum Outcome {
     GivenUp(String),
     /// The one row was refused, and the journal does not take it now.
     Unkept(String),
+    /// Try again when somebody has changed the table; the store is well.
+    Unfit { after: Duration, message: String },
     /// Try again.
     Failed { after: Option<Duration>, message: String },
 }
@@ -55,6 +57,9 @@ impl Target {
             Ok(()) => Outcome::Stored,
             Err(SinkError::Retry { after, source }) => {
                 Outcome::Failed { after, message: chain(&*source) }
+            }
+            Err(SinkError::Unfit { after, source }) => {
+                Outcome::Unfit { after, message: chain(&*source) }
             }
             Err(SinkError::Reject { source }) => self.refused(&part, chain(&*source)).await,
         }

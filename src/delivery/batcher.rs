@@ -199,8 +199,8 @@ impl Batcher {
         lane.take(read, &bounds)
     }
 
-    /// The batch of `lane` is stored. The next one is not due before `rest` is over; `latency`
-    /// teaches an adaptive lane.
+    /// The batch of `lane` is stored. The next one is not due before `rest` is over, unless it is
+    /// large; `latency` teaches an adaptive lane.
     pub(super) fn committed(
         &mut self,
         lane: LaneIndex,
@@ -339,7 +339,9 @@ impl Lane {
             || self.waiting.len() >= rows.min(bounds.batch_rows)
             || self.rows_bytes >= bytes.min(bounds.batch_bytes);
         let at = if reached { now } else { self.waiting.front()?.since + age.min(AGE_MAX) };
-        Some(self.rest_until.map_or(at, |rest| rest.max(at)))
+        // A batch of half of all that may wait is worth its cost at any time: a backlog drains.
+        let rest = self.rest_until.filter(|_| self.rows_bytes < bounds.memory / 2);
+        Some(rest.map_or(at, |rest| rest.max(at)))
     }
 
     fn take(&mut self, read: Position, bounds: &Bounds) -> Option<Taken> {

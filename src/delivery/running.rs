@@ -337,6 +337,11 @@ impl Running {
                 let delay = lane.retry.delay(flight.failures, None, rand::random());
                 flight.phase = Phase::Waiting(now + delay);
             }
+            Outcome::Unfit { after, .. } => {
+                lane.metrics.failures.inc();
+                flight.failures = flight.failures.saturating_add(1);
+                flight.phase = Phase::Waiting(now + *after);
+            }
             Outcome::Failed { after, .. } => {
                 lane.metrics.failures.inc();
                 flight.failures = flight.failures.saturating_add(1);
@@ -370,7 +375,8 @@ impl Running {
                 self.answered(index, now);
                 tracing::error!(sink, table, error, "quarantine row refused and given up");
             }
-            Outcome::Unkept(error) => {
+            // Neither says anything about the store.
+            Outcome::Unkept(error) | Outcome::Unfit { message: error, .. } => {
                 self.breaker.succeeded(now);
                 self.gave_up |= self.deadline.is_some();
                 self.failure(table, error);

@@ -5,7 +5,6 @@
 //! to quarantine. What is not known passes too: a batch that waits is safe, a row that was set
 //! aside by mistake is not where people look for it.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use clickhouse::error::Error as ClientError;
@@ -203,17 +202,6 @@ fn refused(text: &str) -> Fault {
     let message =
         code.map_or_else(|| words.to_owned(), |code: u32| format!("{words} (code {code})"));
     Fault::Refused { code, message }
-}
-
-/// Whether a source of `error` says that the connection could not be made.
-pub(super) fn root(error: &ClientError) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        words = inner.to_string();
-        cause = inner.source();
-    }
-    words
 }
 
 #[cfg(test)]

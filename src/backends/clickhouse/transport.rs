@@ -150,6 +150,19 @@ impl Transport {
         self.rows_of(Question { sql, parameters, settings: &[], time_max }).await
     }
 
+    /// The rows of a small question asked with `settings`.
+    ///
+    /// # Errors
+    /// As [`Fault`] says.
+    pub(super) async fn rows_with(
+        &self,
+        sql: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Rows, Fault> {
+        let time_max = self.question_time_max;
+        self.rows_of(Question { sql, parameters: &[], settings, time_max }).await
+    }
+
     /// The rows of a question. Whole numbers of 64 bits are numbers, moments are texts.
     ///
     /// # Errors

@@ -154,7 +154,9 @@ impl Store for DuckDb {
         let changed = self.ask(|reply| Command::Account(change, reply));
         let changed = tokio::time::timeout(CHANGE_TIME_MAX, changed).await;
         changed.map_err(|_| StoreError::Timeout(CHANGE_TIME_MAX))?.map_err(|error| {
-            let (SinkError::Retry { source, .. } | SinkError::Reject { source }) = error;
+            let (SinkError::Retry { source, .. }
+            | SinkError::Unfit { source, .. }
+            | SinkError::Reject { source }) = error;
             StoreError::Unavailable(source)
         })
     }

@@ -1,0 +1,279 @@
+//! What the server says of its tables and settings, and what that lets a sink promise.
+//!
+//! Read when the sink connects, and again when the server finds a table other than it was described.
+//! Exactly once rests on three things, each of which an operator can take away: the settings of the
+//! insert, a deduplication window in the table, and one in the target of each materialized view over
+//! it. What is missing is said in `/health`.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::encode::Layout;
+use super::fault::{About, Fault, about};
+use super::transport::{Question, Transport};
+use crate::backends::{Guarantee, Rows};
+use crate::tables;
+
+/// Settings of every insert: without them a repeat could be visible.
+const REQUIRED: &[(&str, &str)] = &[
+    // An asynchronous insert is answered and deduplicated by other rules.
+    ("async_insert", "0"),
+    ("insert_deduplicate", "1"),
+    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    // A view that fails must fail the insert, or its table lacks rows for good.
+    ("materialized_views_ignore_errors", "0"),
+];
+
+/// Settings without which values would change: the server infers dates from texts within JSON.
+const MEANING: &[(&str, &str)] = &[
+    ("input_format_try_infer_dates", "0"),
+    ("input_format_try_infer_datetimes", "0"),
+    ("input_format_native_allow_types_conversion", "1"),
+];
+
+/// Settings where a table is spread over shards: answered when the shards have it.
+const SPREAD: &[(&str, &str)] = &[("distributed_foreground_insert", "1")];
+
+/// How long a table remembers the token of an insert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Window {
+    /// Not at all.
+    None,
+    /// For so many inserts to come, over restarts of the server.
+    Inserts(u64),
+    /// For so many seconds.
+    Seconds(u64),
+}
+
+/// One table as the server has it.
+pub(super) struct Described {
+    /// How it is written; what stands in the way, in words.
+    pub(super) layout: Result<Layout, String>,
+    /// How long it remembers tokens.
+    pub(super) window: Window,
+    /// What a repeat of a batch does.
+    pub(super) guarantee: Guarantee,
+}
+
+/// The tables of one database.
+pub(super) struct Catalog {
+    tables: HashMap<&'static str, Described>,
+    /// The settings that inserts are sent with.
+    pub(super) settings: Vec<(&'static str, &'static str)>,
+}
+
+/// What `system.tables` says of a table.
+struct Found {
+    engine: String,
+    /// The engine with its arguments and settings.
+    full: String,
+    partition_key: String,
+}
+
+impl Catalog {
+    /// Asks the server.
+    ///
+    /// # Errors
+    /// As [`Fault`] says.
+    pub(super) async fn read(transport: &Transport, database: &str) -> Result<Self, Fault> {
+        let parameters = [("database", database)];
+        let sql = "select table, name, type from system.columns where database = {database:String}";
+        let mut types: HashMap<String, HashMap<String, String>> = HashMap::new();
+        for [table, name, data_type] in texts(&transport.rows(sql, &parameters).await?) {
+            types.entry(table).or_default().insert(name, data_type);
+        }
+        let sql = "select name, engine, engine_full, partition_key from system.tables \
+                   where database = {database:String}";
+        let mut found = HashMap::new();
+        for [name, engine, full, partition_key] in texts(&transport.rows(sql, &parameters).await?) {
+            found.insert(name, Found { engine, full, partition_key });
+        }
+        let sql = "select name, value from system.merge_tree_settings \
+                   where name like '%replicated_deduplication_window%'";
+        let standard: HashMap<String, String> =
+            texts(&transport.rows(sql, &[]).await?).map(|[name, value]| (name, value)).collect();
+        let views = views(transport, database).await?;
+        let is_spread = found.values().any(|table| table.engine == "Distributed");
+        let (settings, refused) = settings(transport, is_spread).await?;
+
+        let mut tables = HashMap::new();
+        for &table in tables::ALL {
+            let name = table.name();
+            let own = match (found.get(name), types.get(name)) {
+                (Some(own), Some(types)) => Some((own, types)),
+                _ => None,
+            };
+            let Some((own, types)) = own else {
+                let described = Described {
+                    layout: Err("it does not exist".to_owned()),
+                    window: Window::None,
+                    guarantee: Guarantee::AtLeastOnce(format!("{name} does not exist")),
+                };
+                tables.insert(name, described);
+                continue;
+            };
+            let local = own.local(&found);
+            let window = local.window(&standard);
+            let layout = Layout::new(table, types, &local.partition_key);
+            let doubt = refused
+                .clone()
+                .or_else(|| own.doubt(name))
+                .or_else(|| (window == Window::None).then(|| no_window(name)))
+                .or_else(|| {
+                    let targets = views.iter().filter(|(source, _)| source == name);
+                    let forgets = |target: &str| {
+                        let table = found.get(target).map(|table| table.local(&found));
+                        table.is_some_and(|table| table.window(&standard) == Window::None)
+                    };
+                    targets
+                        .map(|(_, target)| target)
+                        .find(|target| forgets(target))
+                        .map(|name| no_window(name))
+                });
+            let guarantee = doubt.map_or(Guarantee::ExactlyOnce, Guarantee::AtLeastOnce);
+            tables.insert(name, Described { layout, window, guarantee });
+        }
+        Ok(Self { tables, settings })
+    }
+
+    /// The table of that name; there is one for each of [`tables::ALL`].
+    pub(super) fn table(&self, name: &str) -> Option<&Described> {
+        self.tables.get(name)
+    }
+
+    /// Every table that cannot be written, and why.
+    pub(super) fn unfit(&self) -> Option<String> {
+        let mut unfit: Vec<String> = self
+            .tables
+            .iter()
+            .filter_map(|(name, table)| Some(format!("{name}: {}", table.layout.as_ref().err()?)))
+            .collect();
+        unfit.sort();
+        (!unfit.is_empty()).then(|| unfit.join("; "))
+    }
+}
+
+fn no_window(table: &str) -> String {
+    format!("{table} has no deduplication window (tracker migrate sets one)")
+}
+
+impl Found {
+    /// The table that rows of this one are stored in.
+    fn local<'f>(&'f self, all: &'f HashMap<String, Self>) -> &'f Self {
+        let target = self.full.strip_prefix("Distributed(").and_then(|arguments| {
+            let name = arguments.split(',').nth(2)?;
+            all.get(name.trim().trim_end_matches(')').trim_matches('\''))
+        });
+        target.unwrap_or(self)
+    }
+
+    fn window(&self, standard: &HashMap<String, String>) -> Window {
+        let setting = |name: &str| {
+            let own = self.full.split(&format!(" {name} = ")).nth(1);
+            let own = own.map(|rest| rest.split([',', ' ']).next().unwrap_or(rest));
+            own.or_else(|| standard.get(name).map(String::as_str))?.parse::<u64>().ok()
+        };
+        let number = |name: &str| setting(name).unwrap_or(0);
+        if !self.engine.ends_with("MergeTree") {
+            return Window::None;
+        }
+        if !self.engine.starts_with("Replicated") {
+            let inserts = number("non_replicated_deduplication_window");
+            return if inserts > 0 { Window::Inserts(inserts) } else { Window::None };
+        }
+        match number("replicated_deduplication_window") {
+            0 => Window::None,
+            _ => Window::Seconds(number("replicated_deduplication_window_seconds")),
+        }
+    }
+
+    /// What else keeps a repeat from being recognised.
+    fn doubt(&self, name: &str) -> Option<String> {
+        let is_random = self.engine == "Distributed" && self.full.contains("rand()");
+        is_random.then(|| format!("{name} is spread by rand(), so a repeat may meet another shard"))
+    }
+}
+
+/// Materialized views of the database, as (source, target).
+async fn views(transport: &Transport, database: &str) -> Result<Vec<(String, String)>, Fault> {
+    let sql = "select name, create_table_query, toString(uuid) from system.tables \
+               where database = {database:String} and engine = 'MaterializedView'";
+    let rows = transport.rows(sql, &[("database", database)]).await?;
+    let view = |[_, sql, id]: [String; 3]| {
+        let table = |after: &str| {
+            let at = sql.find(after)? + after.len();
+            let name = sql.get(at..)?.split([' ', '\n', '(', ')']).next()?;
+            Some(name.rsplit('.').next()?.trim_matches('`').to_owned())
+        };
+        let target = table(" TO ").unwrap_or_else(|| format!(".inner_id.{id}"));
+        let select = sql.find(" AS ").unwrap_or(0);
+        let source = sql.get(select..).and_then(|select| {
+            let at = select.find("FROM ")? + "FROM ".len();
+            let name = select.get(at..)?.split([' ', '\n', '(', ')']).next()?;
+            Some(name.rsplit('.').next()?.trim_matches('`').to_owned())
+        });
+        // A table of shards is fed through its local half.
+        let source = source?.trim_end_matches("_local").to_owned();
+        Some((source, target))
+    };
+    Ok(texts(&rows).filter_map(view).collect())
+}
+
+/// The settings that inserts may be sent with, and what a refused one takes away.
+async fn settings(
+    transport: &Transport,
+    is_spread: bool,
+) -> Result<(Vec<(&'static str, &'static str)>, Option<String>), Fault> {
+    let spread = if is_spread { SPREAD } else { &[] };
+    let wanted = || REQUIRED.iter().chain(MEANING).chain(spread).copied();
+    let all: Vec<_> = wanted().collect();
+    if may_set(transport, &all).await? {
+        return Ok((all, None));
+    }
+    let (mut settings, mut refused) = (Vec::new(), None);
+    for setting in wanted() {
+        let (name, value) = setting;
+        if may_set(transport, &[setting]).await? {
+            settings.push(setting);
+        } else if refused.is_none() && !MEANING.contains(&setting) {
+            let sql = "select value from system.settings where name = {name:String}";
+            let rows = transport.rows(sql, &[("name", name)]).await?;
+            let has = texts(&rows).any(|[found]: [String; 1]| found == value);
+            refused = (!has).then(|| format!("the server does not let us set {name} = {value}"));
+        }
+    }
+    Ok((settings, refused))
+}
+
+async fn may_set(transport: &Transport, settings: &[(&str, &str)]) -> Result<bool, Fault> {
+    let asked = transport.rows_with("select 1", settings).await;
+    match asked {
+        Ok(_) => Ok(true),
+        Err(fault) if about(fault.code()) == About::Setting => Ok(false),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Rows of so many texts; others are left out.
+fn texts<const N: usize>(rows: &Rows) -> impl Iterator<Item = [String; N]> {
+    rows.rows.iter().filter_map(|row| {
+        let texts: Option<Vec<String>> =
+            row.iter().map(|cell| cell.as_str().map(str::to_owned)).collect();
+        texts?.try_into().ok()
+    })
+}
+
+/// A number of an answer, which may stand as a text.
+pub(super) fn number(value: Option<&Value>) -> Option<f64> {
+    let value = value?;
+    value.as_f64().or_else(|| value.as_str()?.parse().ok())
+}
+
+/// Asked where a moment of the machine matters.
+pub(super) const UPTIME: Question<'static> = Question {
+    sql: "select value from system.asynchronous_metrics where metric = 'OSUptime'",
+    parameters: &[],
+    settings: &[],
+    time_max: std::time::Duration::from_secs(5),
+};
