@@ -29,7 +29,12 @@ const INSERT: &str = "query=insert+into";
 
 /// A folder of a tracker that sends to ClickHouse as `entry` says, and to DuckDB.
 fn site(entry: &Value) -> Site {
-    Site::new(PROGRAM, json!({"Notify": [entry, {"Type": "duckdb", "MaxBatchTime": "50ms"}]}))
+    Site::new(PROGRAM, settings(entry))
+}
+
+/// DuckDB is first, because `tracker query` asks the first.
+fn settings(entry: &Value) -> Value {
+    json!({"Notify": [{"Type": "duckdb", "MaxBatchTime": "50ms"}, entry]})
 }
 
 fn sink(server: &Server, name: &str) -> Value {
@@ -287,8 +292,7 @@ fn a_user_who_may_only_read_is_named_and_a_better_one_delivers_everything() {
     complains(&server, "READONLY");
     only_duckdb_has_all(&server);
     server.stop();
-    let duckdb = json!({"Type": "duckdb", "MaxBatchTime": "50ms"});
-    site.reconfigure(json!({"Notify": [clickhouse.entry("rights"), duckdb]}));
+    site.reconfigure(settings(&clickhouse.entry("rights")));
     let server = site.start();
     all_is_well(&promises, &clickhouse, "rights", &site, &server);
     server.stop();
@@ -308,8 +312,7 @@ fn a_wrong_password_is_named_and_the_right_one_delivers_everything() {
     let told = format!("{}{}", server.health(), log(&site));
     assert!(!told.contains("guessed-4711"), "the password is shown");
     server.stop();
-    let duckdb = json!({"Type": "duckdb", "MaxBatchTime": "50ms"});
-    site.reconfigure(json!({"Notify": [clickhouse.entry("password"), duckdb]}));
+    site.reconfigure(settings(&clickhouse.entry("password")));
     let server = site.start();
     all_is_well(&promises, &clickhouse, "password", &site, &server);
     server.stop();
@@ -329,7 +332,7 @@ fn a_table_that_may_not_be_written_is_waited_for() {
     server.drained();
     clickhouse.query("alter table writing.events modify setting table_readonly = 1");
     promises.send(server.address, 2, 50);
-    complains(&server, "TABLE_IS_READ_ONLY");
+    complains(&server, "readonly");
     only_duckdb_has_all(&server);
     clickhouse.query("alter table writing.events modify setting table_readonly = 0");
     all_is_well(&promises, &clickhouse, "writing", &site, &server);

@@ -186,7 +186,7 @@ fn whatever_fails_in_whatever_order_all_that_was_acknowledged_stands_once() {
     let mut chance = StdRng::seed_from_u64(seed);
     let relay = Relay::start(clickhouse.address);
     let duckdb = json!({"Type": "duckdb", "MaxBatchTime": "50ms", "QueryMaxRows": 10_000_000});
-    let site = Site::new(PROGRAM, json!({"Notify": [entry(relay.address, "soak"), duckdb]}));
+    let site = Site::new(PROGRAM, json!({"Notify": [duckdb, entry(relay.address, "soak")]}));
     let server = site.start();
     server.drained();
     let (server, promises) = (Some(server), Promises::default());
