@@ -18,31 +18,20 @@
     reason = "what fails here should fail the run, with the reason in words"
 )]
 mod bare;
+mod load;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::net::SocketAddr;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bare::Bare;
+use load::{median, middle, watching, wrk};
 use serde_json::json;
 use support::{Server, Site};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tracker");
 const CONNECTIONS: [u32; 3] = [64, 128, 256];
 const STORED: &str = "tracker_sink_rows_total{sink=\"duckdb\",table=\"events\"}";
-
-/// What `wrk` saw in one round.
-#[derive(Clone, Copy)]
-struct Round {
-    rate: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    refused: u64,
-    broken: u64,
-}
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -79,9 +68,10 @@ fn compare(connections: u32, seconds: u32, rounds: usize) {
         server.drained();
         let before = server.metric(STORED);
         let started = Instant::now();
-        let (round, peak) = watching_memory(&server, &site, || {
-            wrk(server.address, connections, seconds, "/tr/v1/tr/")
-        });
+        let (round, peak) = watching(
+            || server.memory(&site),
+            || wrk(server.address, connections, seconds, "/tr/v1/tr/"),
+        );
         peaks.push(peak as f64 / f64::from(1 << 20));
         let stored = server.metric(STORED) - before;
         stored_rates.push(stored as f64 / started.elapsed().as_secs_f64());
@@ -104,8 +94,8 @@ fn compare(connections: u32, seconds: u32, rounds: usize) {
     }
     let (bare, ours) = (middle(&bare_rounds), middle(&our_rounds));
     println!("\n{connections} connections");
-    print_round("  bare handler ", bare);
-    print_round("  tracker      ", ours);
+    bare.print("  bare handler ");
+    ours.print("  tracker      ");
     println!("  ratio          {:>10.2}   (reach: 0.40 or more)", ours.rate / bare.rate);
     println!("  p99 ratio      {:>10.1}   (reach: 10 or less)", ours.p99_ms / bare.p99_ms);
     println!(
@@ -121,13 +111,6 @@ fn compare(connections: u32, seconds: u32, rounds: usize) {
     println!("  start          {:>10.0} ms to listening (reach: 150)", median(starts));
 }
 
-fn print_round(name: &str, round: Round) {
-    println!(
-        "{name}  {:>10.0} requests/s   p50 {:.2} ms   p99 {:.2} ms   refused {}   broken {}",
-        round.rate, round.p50_ms, round.p99_ms, round.refused, round.broken
-    );
-}
-
 fn lag(server: &Server) -> u64 {
     server.health()["sinks"][0]["lag_events"].as_u64().expect("a lag")
 }
@@ -136,57 +119,4 @@ fn lag(server: &Server) -> u64 {
 fn routes() -> axum::Router {
     axum::Router::new()
         .route("/", axum::routing::post(|body: bytes::Bytes| async move { drop(body) }))
-}
-
-fn wrk(address: SocketAddr, connections: u32, seconds: u32, path: &str) -> Round {
-    let output = Command::new("wrk")
-        .args(["-t", "1", "-c", &connections.to_string(), "-d", &format!("{seconds}s")])
-        .args(["-s", concat!(env!("CARGO_MANIFEST_DIR"), "/benches/post.lua")])
-        .arg(format!("http://{address}{path}"))
-        .output()
-        .expect("wrk must be installed (Debian: apt-get install wrk)");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let numbers: Vec<f64> = text
-        .lines()
-        .find_map(|line| line.strip_prefix("RESULT "))
-        .unwrap_or_else(|| panic!("wrk said:\n{text}"))
-        .split(' ')
-        .filter_map(|n| n.parse().ok())
-        .collect();
-    Round {
-        rate: numbers[0],
-        p50_ms: numbers[1],
-        p99_ms: numbers[2],
-        refused: numbers[3] as u64,
-        broken: numbers[4] as u64,
-    }
-}
-
-/// Runs `work` and takes the peak of the server's memory meanwhile, four times a second.
-fn watching_memory<T>(server: &Server, site: &Site, work: impl FnOnce() -> T) -> (T, u64) {
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut peak = 0;
-            while !done.load(Ordering::Relaxed) {
-                peak = peak.max(server.memory(site));
-                std::thread::sleep(Duration::from_millis(250));
-            }
-            peak
-        });
-        let result = work();
-        done.store(true, Ordering::Relaxed);
-        (result, watch.join().expect("the watch"))
-    })
-}
-
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
-}
-
-fn middle(rounds: &[Round]) -> Round {
-    let mut sorted = rounds.to_vec();
-    sorted.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-    sorted[sorted.len() / 2]
 }

@@ -87,6 +87,11 @@ impl ClickHouse {
         entry(self.address, database)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL; what it had stored stays in its folder.
     pub fn kill(&mut self) {
         self.child.kill().expect("killing it");

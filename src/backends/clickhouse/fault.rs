@@ -185,7 +185,7 @@ fn is_of_asker(code: u32) -> bool {
     ASKER.contains(&code) || !matches!(about(Some(code)), About::Moment)
 }
 
-/// Reads "Code: 241. DB::Exception: …".
+/// Reads `Code: 241. DB::Exception: …`.
 fn refused(text: &str) -> Fault {
     let number = text.strip_prefix("Code: ").map(|rest| {
         let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());

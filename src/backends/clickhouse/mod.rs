@@ -9,6 +9,7 @@
 mod catalog;
 mod encode;
 mod fault;
+mod repeat;
 mod sink;
 mod transport;
 
