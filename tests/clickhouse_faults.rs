@@ -227,6 +227,76 @@ fn wherever_an_insert_is_cut_off_its_rows_are_stored_once() {
     server.stop();
 }
 
+/// Waits until `relay` has struck again.
+fn struck(relay: &Relay) {
+    let (before, deadline) = (relay.struck(), Instant::now() + PATIENCE);
+    while relay.struck() == before {
+        assert!(Instant::now() < deadline, "no request was struck");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn rows_of_which_a_killed_server_kept_the_token_alone_are_stored() {
+    let Some(mut clickhouse) = ClickHouse::start() else { return };
+    let mut promises = Promises::default();
+    let relay = Relay::start(clickhouse.address);
+    let site = site(&entry(relay.address, "token"));
+    let server = site.start();
+    promises.send(server.address, 1, 10);
+    server.drained();
+    relay.arm(INSERT, Fault::CutAnswer(0), usize::MAX);
+    promises.send(server.address, 1, 1);
+    struck(&relay);
+    // As a kill between the log of tokens and the rows leaves it.
+    let lost = "alter table token.events delete where eid not in (select eid from token.kept)";
+    let until = Instant::now() + PATIENCE;
+    while clickhouse.number("select count() from token.events") < 11 {
+        assert!(Instant::now() < until, "it was not stored");
+    }
+    clickhouse.query("create table token.kept (eid UUID) engine = Memory");
+    clickhouse
+        .query("insert into token.kept select eid from token.events order by ingest_seq limit 10");
+    clickhouse.ask(&[("mutations_sync", "2")], lost.as_bytes()).expect("a mutation");
+    assert_eq!(clickhouse.number("select count() from token.events"), 10);
+    clickhouse.kill();
+    clickhouse.restart();
+    relay.heal();
+    server.drained();
+    assert_eq!(clickhouse.number("select count() from token.events"), 11);
+    assert_eq!(clickhouse.number("select uniqExact(eid) from token.events"), 11);
+    server.stop();
+}
+
+#[test]
+fn a_batch_that_both_killed_programs_tried_in_turn_stands_once() {
+    let Some(mut clickhouse) = ClickHouse::start() else { return };
+    let mut promises = Promises::default();
+    let relay = Relay::start(clickhouse.address);
+    let site = site(&entry(relay.address, "turns"));
+    let server = site.start();
+    promises.send(server.address, 1, 10);
+    server.drained();
+    // It never arrives whole before ClickHouse is killed,
+    relay.arm(INSERT, Fault::CutRequest(1500), usize::MAX);
+    promises.send(server.address, 1, 9);
+    struck(&relay);
+    clickhouse.kill();
+    clickhouse.restart();
+    // arrives then, and the tracker is killed before it is told.
+    relay.arm(INSERT, Fault::CutAnswer(0), usize::MAX);
+    let until = Instant::now() + PATIENCE;
+    while clickhouse.number("select count() from turns.events") < 19 {
+        assert!(Instant::now() < until, "it was not stored");
+        thread::sleep(Duration::from_millis(10));
+    }
+    server.kill();
+    relay.heal();
+    let server = site.start();
+    all_is_well(&promises, &clickhouse, "turns", &site, &server);
+    server.stop();
+}
+
 #[test]
 fn too_many_parts_are_waited_for() {
     let Some(clickhouse) = ClickHouse::shared() else { return };
