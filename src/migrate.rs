@@ -1,7 +1,8 @@
 //! Brings a store's schema up to this program's, as `tracker migrate` asks for.
 //!
 //! The steps are files in `schema/<store>/`, numbered, embedded, applied in order and never edited
-//! after a release: a test keeps their hashes. DuckDB also migrates whenever it is opened.
+//! after a release: a test keeps their hashes. DuckDB also migrates whenever it is opened, and
+//! ClickHouse when its database is empty.
 
 use thiserror::Error;
 
@@ -17,6 +18,8 @@ pub struct Report {
     pub from: i32,
     /// Schema number now.
     pub to: i32,
+    /// What else was done, and what does not fit; for people.
+    pub notes: Vec<String>,
 }
 
 /// A store that could not be migrated.
@@ -30,27 +33,40 @@ pub struct MigrateError {
     pub source: StoreError,
 }
 
-/// Applies what is missing in the store of `config`. Blocks; no server may run on an embedded one.
+/// Applies what is missing in the store of `config`. No server may run on an embedded one, and with
+/// one the call blocks.
 ///
 /// # Errors
-/// When the store cannot be opened or a step fails, which then leaves nothing behind.
-pub fn migrate(config: &BackendConfig) -> Result<Report, MigrateError> {
-    match config {
+/// When the store cannot be opened or a step fails. A step of an embedded store leaves nothing
+/// behind then; those of ClickHouse are simply repeated.
+pub async fn migrate(config: &BackendConfig) -> Result<Report, MigrateError> {
+    let name = config.name().to_owned();
+    let report = match config {
         #[cfg(feature = "duckdb")]
-        BackendConfig::DuckDb(config) => {
-            let applied = crate::backends::duckdb::migrate_file(config)
-                .map_err(|source| MigrateError { name: config.name.clone(), source })?;
-            Ok(Report { name: config.name.clone(), from: applied.from, to: applied.to })
-        }
-        BackendConfig::ClickHouse(config) => Err(MigrateError {
-            name: config.name.clone(),
-            source: StoreError::Unavailable("not in this version yet".into()),
-        }),
+        BackendConfig::DuckDb(config) => crate::backends::duckdb::migrate_file(config)
+            .map(|done| Report { name: name.clone(), from: done.from, to: done.to, notes: vec![] }),
         #[cfg(not(feature = "duckdb"))]
-        BackendConfig::DuckDb(config) => Err(MigrateError {
-            name: config.name.clone(),
-            source: StoreError::Unavailable("this program was built without DuckDB".into()),
-        }),
+        BackendConfig::DuckDb(_) => {
+            Err(StoreError::Unavailable("this program was built without DuckDB".into()))
+        }
+        BackendConfig::ClickHouse(config) => {
+            crate::backends::clickhouse::migrate_database(config).await.map(|done| Report {
+                name: name.clone(),
+                from: done.from,
+                to: done.to,
+                notes: done.notes,
+            })
+        }
+    };
+    report.map_err(|source| MigrateError { name, source })
+}
+
+/// The statements that make the schema of a store which an operator may have to make by hand; none
+/// for an embedded one.
+pub fn statements(config: &BackendConfig) -> Vec<String> {
+    match config {
+        BackendConfig::DuckDb(_) => Vec::new(),
+        BackendConfig::ClickHouse(config) => crate::backends::clickhouse::statements(config),
     }
 }
 
@@ -58,7 +74,7 @@ pub fn migrate(config: &BackendConfig) -> Result<Report, MigrateError> {
 mod tests {
     use std::fmt::Write;
 
-    use crate::backends::duckdb::MIGRATIONS;
+    use crate::backends::{clickhouse, duckdb};
 
     /// SHA-256 of each file as it was released. A line is added with a file and never changed: a
     /// store that has applied the old text would never see the new one.
@@ -68,22 +84,32 @@ mod tests {
         ("0003_ingest", "ab76dfd80918196a5b02ee7cb551413612e1b82c83219e8ddca28edc176bb212"),
     ];
 
-    #[test]
-    fn released_files_are_as_they_were() {
-        let found: Vec<(String, String)> = MIGRATIONS
-            .iter()
-            .map(|step| {
-                let digest =
-                    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, step.text.as_bytes());
+    /// The same for ClickHouse.
+    const RELEASED_CLICKHOUSE: &[(&str, &str)] = &[
+        ("0001_core", "f9bec059fc2bdd2bad0b51795f2e936a490331fb15752c3dcbec89f4ac5b86d1"),
+        ("0002_derived", "e38c738b12bd94d49203b8a6af54b4abc5ee58ccd58a373fccd78ed3920bf778"),
+    ];
+
+    fn check<'t>(files: impl Iterator<Item = (i32, &'t str, &'t str)>, released: &[(&str, &str)]) {
+        let found: Vec<(String, String)> = files
+            .map(|(number, name, text)| {
+                let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
                 let hash = digest.as_ref().iter().fold(String::new(), |mut hash, byte| {
-                    write!(hash, "{byte:02x}").unwrap();
+                    let _ = write!(hash, "{byte:02x}");
                     hash
                 });
-                (format!("{:04}_{}", step.number, step.name), hash)
+                (format!("{number:04}_{name}"), hash)
             })
             .collect();
         let expect: Vec<(String, String)> =
-            RELEASED.iter().map(|&(name, hash)| (name.to_owned(), hash.to_owned())).collect();
+            released.iter().map(|&(name, hash)| (name.to_owned(), hash.to_owned())).collect();
         assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn released_files_are_as_they_were() {
+        let steps = duckdb::MIGRATIONS.iter().map(|step| (step.number, step.name, step.text));
+        check(steps, RELEASED);
+        check(clickhouse::steps(), RELEASED_CLICKHOUSE);
     }
 }

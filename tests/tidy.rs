@@ -309,8 +309,9 @@ fn untidy(path: &str, text: &str) -> Vec<String> {
 /// Column names of `create table NAME (…)` and of what was added to it in `sql`; `None` without such a
 /// table.
 fn columns_of(sql: &str, table: &str) -> Option<BTreeSet<String>> {
-    let (_, body) = sql.split_once(&format!("create table {table} ("))?;
-    let (body, _) = body.split_once("\n);")?;
+    let heads = ["create table", "create table if not exists"];
+    let (_, body) = heads.iter().find_map(|head| sql.split_once(&format!("{head} {table} (\n")))?;
+    let (body, _) = body.split_once("\n)")?;
     let lines = body.lines().map(str::trim).filter(|line| !line.starts_with("--"));
     let mut columns: BTreeSet<String> =
         lines.filter_map(|line| identifier(line.trim_start_matches('"'))).collect();
@@ -405,19 +406,43 @@ fn every_file_says_what_it_is_and_leaves_nothing_to_do() {
 }
 
 #[test]
-fn every_declared_column_is_in_the_schema() {
-    let mut folder: Vec<PathBuf> = fs::read_dir(root().join("schema/duckdb"))
-        .expect("the schema")
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    folder.sort();
-    let sql: String = folder.iter().map(|path| fs::read_to_string(path).expect("SQL")).collect();
-    let complaints: Vec<String> = tables::ALL
-        .iter()
-        .flat_map(|table| missing_columns(&sql, table.name(), &table.columns()))
-        .collect();
+fn every_declared_column_is_in_every_schema() {
+    let mut complaints = Vec::new();
+    for store in ["duckdb", "clickhouse"] {
+        let mut folder: Vec<PathBuf> = fs::read_dir(root().join("schema").join(store))
+            .expect("the schema")
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        folder.sort();
+        let texts = folder.iter().map(|path| fs::read_to_string(path).expect("SQL"));
+        let sql: String = texts.collect();
+        for table in tables::ALL {
+            let missing = missing_columns(&sql, table.name(), &table.columns());
+            complaints.extend(missing.into_iter().map(|missing| format!("{store}: {missing}")));
+        }
+    }
     none(&complaints);
+}
+
+/// The comment line before the first table of that name in a schema of ClickHouse.
+fn line_before<'s>(sql: &'s str, table: &str, head: &str) -> Option<&'s str> {
+    let (before, _) = sql.split_once(&format!("create table if not exists {table} ("))?;
+    let mut comments = before.lines().rev().take_while(|line| line.starts_with("--"));
+    comments.find_map(|line| line.strip_prefix(head))
+}
+
+#[test]
+fn every_fact_of_clickhouse_is_spread_by_what_the_row_says() {
+    let sql = read("schema/clickhouse/0001_core.sql");
+    let complaints = tables::ALL.iter().filter_map(|table| {
+        let name = table.name();
+        match line_before(&sql, name, "-- shard by ") {
+            Some(shard) if !shard.contains("rand") => None,
+            found => Some(format!("{name} is spread by {found:?}")),
+        }
+    });
+    none(&complaints.collect::<Vec<_>>());
 }
 
 #[test]
@@ -479,6 +504,8 @@ fn an_untidy_file_is_named() {
 #[test]
 fn a_column_without_a_migration_is_named() {
     let sql = "create table a (\n    -- why\n    x uuid,\n    \"order\" varchar\n);\n";
+    let other = "create table if not exists a (\n    x UUID\n)\nengine = X;\n";
+    assert_eq!(missing_columns(other, "a", &["x", "y"]), ["a has no column y"]);
     assert_eq!(missing_columns(sql, "a", &["x", "order"]), [""; 0]);
     assert_eq!(missing_columns(sql, "a", &["x", "y", "why"]).len(), 2);
     let more = format!("{sql}alter table a add column y bigint;\n");

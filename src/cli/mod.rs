@@ -86,7 +86,7 @@ enum Command {
     /// Put rows that a store refused back after a mend, through the running server.
     Replay(ConfigArgument),
     /// Bring the schema of every store up to date.
-    Migrate(ConfigArgument),
+    Migrate(MigrateArguments),
     /// Apply the privacy rules to stored data (not in this version yet).
     Prune(Later),
     /// Write events to files (not in this version yet).
@@ -97,6 +97,16 @@ enum Command {
     Doctor(doctor::DoctorArguments),
     /// Have the running server read its configuration again, without a failed request.
     Reload(ConfigArgument),
+}
+
+#[derive(Debug, Clone, Args)]
+struct MigrateArguments {
+    #[command(flatten)]
+    at: ConfigArgument,
+    /// Change nothing: print the statements that make the schema of ClickHouse, for the one
+    /// who may run them.
+    #[arg(long)]
+    print: bool,
 }
 
 /// Arguments of a command that is not in this version: taken, so that the answer is about the
@@ -139,7 +149,7 @@ pub fn run(
         Some(Command::ImportGeo(import)) => import_geo::run(&import),
         Some(Command::Account(account)) => account::run(&account, env),
         Some(Command::Link(link)) => link::run(&link, env),
-        Some(Command::Migrate(at)) => migrate(&at.config, env),
+        Some(Command::Migrate(migrate)) => migrate_stores(&migrate, env),
         Some(Command::Replay(at)) => replay(&at.config, env),
         Some(Command::Prune(_)) => later("pruning"),
         Some(Command::Export(_)) => later("export"),
@@ -204,11 +214,25 @@ fn check(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn migrate(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<ExitCode> {
-    let Loaded { config, .. } = load(path, env)?;
+fn migrate_stores(
+    arguments: &MigrateArguments,
+    env: &BTreeMap<String, String>,
+) -> anyhow::Result<ExitCode> {
+    let Loaded { config, .. } = load(&arguments.at.config, env)?;
+    if arguments.print {
+        for statement in config.backends.iter().flat_map(crate::migrate::statements) {
+            println!("{statement};\n");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = runtime()?;
     for backend in &config.backends {
-        let crate::migrate::Report { name, from, to } = crate::migrate::migrate(backend)?;
+        let crate::migrate::Report { name, from, to, notes } =
+            runtime.block_on(crate::migrate::migrate(backend))?;
         println!("{name}: schema {from} -> {to}");
+        for note in &notes {
+            println!("  {note}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

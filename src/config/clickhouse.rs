@@ -45,6 +45,9 @@ pub struct ClickHouseConfig {
     pub query_time_max: Duration,
     /// `QueryMaxRows`. Default 100,000.
     pub query_rows_max: usize,
+    /// `DataRetentionDays` of the whole file, when `PruneOldData` is on: the server itself drops
+    /// older rows.
+    pub retention_days: Option<u32>,
     /// When lanes are due.
     pub limits: LimitsByTable,
 }
@@ -89,6 +92,7 @@ pub(super) fn read(
         critical: false,
         query_time_max: Duration::from_secs(30),
         query_rows_max: 100_000,
+        retention_days: None,
         limits: LimitsByTable::documented(),
     }
 }

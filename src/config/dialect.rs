@@ -16,7 +16,7 @@ use super::section::{Bare, Findings, Section, Shape};
 use super::{
     AcmeConfig, BackendConfig, ClientTlsConfig, Config, DntPolicy, Durability, HashMode,
     HttpConfig, IntakeConfig, JournalConfig, LimitsConfig, LinksConfig, LogConfig, LogFormat,
-    ServerConfig, TrustedProxy, WebSocketConfig, certificates, keys, notify, proxy,
+    ServerConfig, TrustedProxy, WebSocketConfig, certificates, keys, notify, proxy, prune,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,6 +35,7 @@ pub(super) fn read(
     let database = file.filled("Database");
     let server = server(&mut file, folder, &data_directory, &outgoing);
     let intake = intake(&mut file, folder, &data_directory);
+    let prune = prune::read(&mut file);
     let config = Config {
         server,
         links: links(&mut file, folder, &data_directory, &intake.domains),
@@ -47,8 +48,10 @@ pub(super) fn read(
                 data_directory: &data_directory,
                 outgoing: &outgoing,
                 database: database.as_deref(),
+                retention_days: prune.retention_days,
             },
         ),
+        prune,
         log: log(&mut file),
     };
     if config.intake.event_bytes_max as u64 > config.journal.segment_bytes / 4 {
@@ -492,21 +495,7 @@ fn is_filter(text: &str) -> bool {
 
 /// Keys whose feature is not in this version.
 fn later(file: &mut Section<'_>) {
-    use Shape::{Flag, Number, Text};
-    file.later(
-        "pruning",
-        &[
-            ("DataRetentionDays", Number),
-            ("PruneOldData", Flag),
-            ("PruneLimit", Number),
-            ("PruneLogsOnly", Flag),
-            ("PruneLogsSkip", Flag),
-            ("PruneLogsPageSize", Number),
-            ("PruneLogsTTL", Number),
-            ("PruneSkipToTimestamp", Number),
-            ("PruneUpdateConfig", Flag),
-        ],
-    );
+    use Shape::{Number, Text};
     file.later(
         "export to S3",
         &[

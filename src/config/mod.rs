@@ -17,6 +17,7 @@ mod links;
 mod log;
 mod notify;
 mod proxy;
+mod prune;
 mod secret;
 mod section;
 mod server;
@@ -40,6 +41,7 @@ pub use keys::{KeyConfig, KeyKind};
 pub use links::LinksConfig;
 pub use log::{LogConfig, LogFormat};
 pub use proxy::ProxyConfig;
+pub use prune::PruneConfig;
 pub use secret::Secret;
 pub use section::ConfigError;
 pub use server::{HttpConfig, LimitsConfig, ServerConfig, TrustedProxy, WebSocketConfig};
@@ -62,6 +64,8 @@ pub struct Config {
     pub journal: JournalConfig,
     /// What `Notify` lists; the embedded store when it lists nothing.
     pub backends: Vec<BackendConfig>,
+    /// What is removed from them, and when.
+    pub prune: PruneConfig,
     /// What is logged, and how.
     pub log: LogConfig,
 }

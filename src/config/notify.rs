@@ -68,6 +68,8 @@ pub(super) struct Around<'f> {
     pub(super) outgoing: &'f ClientTlsConfig,
     /// `Database` of the whole file.
     pub(super) database: Option<&'f str>,
+    /// After how many days rows go.
+    pub(super) retention_days: Option<u32>,
 }
 
 /// Reads `Notify` and `Consume`; the embedded store when nothing is switched on.
@@ -243,6 +245,7 @@ fn clickhouse(entry: &mut Section<'_>, around: &Around<'_>) -> ClickHouseConfig 
         critical: store.critical,
         query_time_max: store.query_time_max.unwrap_or(standard.query_time_max),
         query_rows_max: store.query_rows_max.unwrap_or(standard.query_rows_max),
+        retention_days: around.retention_days,
         limits: store.limits,
         ..standard
     }

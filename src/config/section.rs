@@ -60,7 +60,6 @@ pub(super) enum Bare {
 /// The shape a key of a later version must already have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
-    Flag,
     Number,
     Text,
 }
@@ -288,12 +287,10 @@ impl<'a> Section<'a> {
         for (key, shape) in keys {
             let Some(value) = self.get(key) else { continue };
             let active = match (shape, value) {
-                (Shape::Flag, Value::Bool(on)) => *on,
                 (Shape::Number, Value::Number(number)) => number.as_u64() != Some(0),
                 (Shape::Text, Value::String(text)) => !text.is_empty(),
                 _ => {
                     let expected = match shape {
-                        Shape::Flag => "true or false",
                         Shape::Number => "a number",
                         Shape::Text => "a text",
                     };

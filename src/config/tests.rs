@@ -177,9 +177,9 @@ fn secrets_come_from_the_environment() {
 #[test]
 fn a_later_feature_is_named_when_it_is_asked_for_and_only_then() {
     let asked = notes(&json!({
-        "DataRetentionDays": 365, "PruneOldData": true, "S3Bucket": "b", "Database": "mine",
+        "S3Bucket": "b", "S3Region": "r", "Database": "mine",
     }));
-    assert_eq!(asked.len(), 4, "{asked:#?}");
+    assert_eq!(asked.len(), 3, "{asked:#?}");
     assert!(asked[0].starts_with("Database is for ClickHouse"), "{asked:#?}");
     let later = |note: &String| note.starts_with("not in this version yet: ");
     assert!(asked[1..].iter().all(later), "{asked:#?}");
@@ -188,6 +188,33 @@ fn a_later_feature_is_named_when_it_is_asked_for_and_only_then() {
         "Database": "sfpla",
     }));
     assert_eq!(silent, [""; 0]);
+    assert_eq!(errors(&json!({"S3Bucket": 7})).len(), 1);
+}
+
+#[test]
+fn old_data_goes_only_when_both_keys_say_so() {
+    let prune = |file: Value| parse(&file).unwrap().config.prune;
+    assert_eq!(prune(json!({})), PruneConfig::default());
+    assert_eq!(prune(json!({"DataRetentionDays": 30})), PruneConfig::default());
+    assert_eq!(notes(&json!({"DataRetentionDays": 30})).len(), 1);
+    assert_eq!(errors(&json!({"PruneOldData": true})).len(), 1);
+    let both = json!({"DataRetentionDays": 30, "PruneOldData": true, "PruneLogsTTL": 60,
+        "PruneLimit": 5, "PruneSkipToTimestamp": 1_700_000_000, "PruneLogsPageSize": 10_000,
+        "Notify": [{"Type": "clickhouse"}]});
+    let loaded = parse(&both).unwrap();
+    let expect = PruneConfig {
+        retention_days: Some(30),
+        logs_age_max: Some(Duration::from_secs(60)),
+        logs_only: false,
+        rows_max: Some(5),
+        skip_before: chrono::DateTime::from_timestamp(1_700_000_000, 0),
+    };
+    assert_eq!(loaded.config.prune, expect);
+    assert_eq!(loaded.notes, [""; 0]);
+    let [BackendConfig::ClickHouse(store)] = &loaded.config.backends[..] else { unreachable!() };
+    assert_eq!(store.retention_days, Some(30));
+    assert_eq!(prune(json!({"PruneLogsSkip": true})).logs_age_max, None);
+    assert_eq!(errors(&json!({"PruneLogsSkip": true, "PruneLogsOnly": true})).len(), 1);
     assert_eq!(errors(&json!({"PruneLimit": "many"})).len(), 1);
 }
 

@@ -6,10 +6,13 @@
 //! - what is stored is what `tables` says: types come from the server's catalog (`encode`);
 //! - nothing in a database that was there before is dropped or renamed (`migrate`).
 
+mod adopt;
 mod catalog;
 mod encode;
 mod fault;
+mod migrate;
 mod repeat;
+mod schema;
 mod sink;
 mod transport;
 
@@ -18,10 +21,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+pub use self::migrate::Migrated;
+use self::migrate::Prepared;
 use self::sink::{Encoder, Remembered};
 use self::transport::Transport;
-use super::{Backend, SinkError};
-use crate::clock::Clock;
+use super::{Backend, SinkError, StoreError};
+use crate::clock::{Clock, SystemClock};
 use crate::config::ClickHouseConfig;
 
 /// The store: its servers, and what the sink remembers of them.
@@ -52,10 +57,49 @@ pub fn connect(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> io::Result<B
     Ok(Backend { name: config.name.clone(), kind: "clickhouse", sink: Some(store), store: None })
 }
 
+/// Makes what is missing in the database, and says what was done and what does not fit.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when a server cannot be asked, or refuses.
+pub async fn migrate_database(config: &ClickHouseConfig) -> Result<Migrated, StoreError> {
+    let transport = Transport::new(config, Arc::new(SystemClock))
+        .map_err(|error| StoreError::Unavailable(error.into()))?;
+    let migrated = migrate::migrate(&transport, config).await;
+    migrated.map_err(|fault| StoreError::Unavailable(fault.into()))
+}
+
+/// The statements that make the schema, for those who apply it by hand.
+pub fn statements(config: &ClickHouseConfig) -> Vec<String> {
+    migrate::statements(config)
+}
+
+/// The numbered files of the schema: number, name, text.
+#[cfg(test)]
+pub(crate) fn steps() -> impl Iterator<Item = (i32, &'static str, &'static str)> {
+    schema::STEPS.iter().map(|step| (step.number, step.name, step.text))
+}
+
 impl ClickHouse {
     /// Which store this is. Every address that answers must give the same, or rows would go to one
     /// and questions to another.
     async fn identify(&self) -> Result<String, SinkError> {
+        let down = |words: String| SinkError::Retry { after: None, source: words.into() };
+        match migrate::prepare(&self.transport, &self.config).await {
+            Ok(Prepared::Current) => {}
+            Ok(Prepared::Older { from, to }) => {
+                return Err(down(format!(
+                    "its schema is {from} and this program's {to}: run tracker migrate"
+                )));
+            }
+            Ok(Prepared::Foreign) => {
+                return Err(down(format!(
+                    "the tables in {} were made by another program: tracker migrate uses what \
+                     fits, drops nothing, and says what does not fit",
+                    self.config.database
+                )));
+            }
+            Err(fault) => return Err(fault.into_sink_error()),
+        }
         let sql = format!(
             "select toString(id) from `{}`.store_identity order by created_at limit 1",
             self.config.database
