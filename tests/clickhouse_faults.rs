@@ -311,6 +311,33 @@ fn a_batch_that_both_killed_programs_tried_in_turn_stands_once() {
 }
 
 #[test]
+fn an_order_told_twice_in_one_batch_is_no_lost_row_after_a_lost_answer() {
+    let Some(clickhouse) = ClickHouse::shared() else { return };
+    let relay = Relay::start(clickhouse.address);
+    let mut entry = entry(relay.address, "orders");
+    entry["Tables"] = json!({"payments": {"Strategy": "hybrid", "MaxBatchTime": "300ms"}});
+    let site = site(&entry);
+    let server = site.start();
+    let mut client = Client::connect(server.address).expect("connecting");
+    let mut pay = || {
+        let order = json!({"uid": "u", "oid": "org", "amt": 9.99, "orid": "o-1"}).to_string();
+        let answer = client.request("POST", "/tr/v1/ltv/", &[], order.as_bytes()).expect("sent");
+        assert_eq!(answer.status, 200);
+    };
+    pay();
+    server.drained();
+    relay.arm("payments", Fault::CutAnswer(0), 1);
+    for _ in 0..5 {
+        pay();
+    }
+    server.drained();
+    assert_eq!(relay.struck(), 1);
+    assert_eq!(clickhouse.number("select count() from orders.payments final"), 1);
+    assert!(!log(&site).contains("that it does not have"), "{}", log(&site));
+    server.stop();
+}
+
+#[test]
 fn too_many_parts_are_waited_for() {
     let Some(clickhouse) = ClickHouse::shared() else { return };
     let mut promises = Promises::default();
