@@ -1,6 +1,7 @@
 //! What a client told is the same in both stores: each column of each table of facts, compared row by
 //! row between DuckDB and ClickHouse, which are given the same journal.
 
+#![recursion_limit = "256"]
 #![expect(
     clippy::expect_used,
     clippy::panic,

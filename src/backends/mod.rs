@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::BackendConfig;
 pub use accounts::{Account, AccountChange};
-pub use sink::{Batch, BoxError, Guarantee, Sink, SinkError};
+pub use sink::{Appetite, Batch, BoxError, Guarantee, Sink, SinkError};
 pub use store::{Agreement, Link, Rows, ShortLink, Store, StoreError};
 
 /// One configured system, with its abilities.

@@ -44,6 +44,11 @@ pub trait Sink: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// How much it is worth to hold for this store.
+    fn appetite(&self) -> Appetite {
+        Appetite::default()
+    }
+
     /// What an operator should know although writing works, for `/health`; none as a rule.
     fn notice(&self) -> Option<String> {
         None
@@ -51,6 +56,24 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Ends the connection after what was written is safe. Called once, last.
     async fn close(&self) {}
+}
+
+/// How much of its rows a sink wants held in memory, in estimated bytes; the rest of a backlog is safe
+/// in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appetite {
+    /// In all lanes, what is being sent included.
+    pub memory: usize,
+    /// In one batch.
+    pub batch_memory: usize,
+}
+
+impl Default for Appetite {
+    /// 12 MiB, so that a sink with a backlog of any length leaves the process below 128 MB while its
+    /// batch is encoded; that is some thousand events.
+    fn default() -> Self {
+        Self { memory: 12 << 20, batch_memory: 12 << 20 }
+    }
 }
 
 /// What the caller should do about a failed write: one variant for each reaction.

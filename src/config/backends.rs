@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ClickHouseConfig;
+use super::{ClickHouseConfig, PruneRule};
 
 /// One entry of `Notify`.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +37,14 @@ impl BackendConfig {
         match self {
             Self::DuckDb(duckdb) => &duckdb.limits,
             Self::ClickHouse(clickhouse) => &clickhouse.limits,
+        }
+    }
+
+    /// What becomes of its old rows, in order.
+    pub fn prune_rules(&self) -> &[PruneRule] {
+        match self {
+            Self::DuckDb(duckdb) => &duckdb.prune,
+            Self::ClickHouse(clickhouse) => &clickhouse.prune,
         }
     }
 
@@ -76,6 +84,8 @@ pub struct DuckDbConfig {
     pub query_time_max: Duration,
     /// `QueryMaxRows`. Default 100,000.
     pub query_rows_max: usize,
+    /// `Prune`: what becomes of old rows.
+    pub prune: Vec<PruneRule>,
     /// When lanes are due.
     pub limits: LimitsByTable,
 }

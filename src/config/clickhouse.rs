@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::section::{Bare, Section};
-use super::{ClientTlsConfig, LimitsByTable, Secret, certificates};
+use super::{ClientTlsConfig, LimitsByTable, PruneRule, Secret, certificates};
 
 /// Port of HTTP, and of HTTP over TLS.
 const PORTS: (u16, u16) = (8123, 8443);
@@ -48,6 +48,8 @@ pub struct ClickHouseConfig {
     /// `DataRetentionDays` of the whole file, when `PruneOldData` is on: the server itself drops
     /// older rows.
     pub retention_days: Option<u32>,
+    /// `Prune`: what becomes of old rows.
+    pub prune: Vec<PruneRule>,
     /// When lanes are due.
     pub limits: LimitsByTable,
 }
@@ -93,6 +95,7 @@ pub(super) fn read(
         query_time_max: Duration::from_secs(30),
         query_rows_max: 100_000,
         retention_days: None,
+        prune: Vec::new(),
         limits: LimitsByTable::documented(),
     }
 }

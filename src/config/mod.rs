@@ -41,7 +41,7 @@ pub use keys::{KeyConfig, KeyKind};
 pub use links::LinksConfig;
 pub use log::{LogConfig, LogFormat};
 pub use proxy::ProxyConfig;
-pub use prune::PruneConfig;
+pub use prune::{PruneAction, PruneBlank, PruneConfig, PruneField, PruneRule};
 pub use secret::Secret;
 pub use section::ConfigError;
 pub use server::{HttpConfig, LimitsConfig, ServerConfig, TrustedProxy, WebSocketConfig};

@@ -11,7 +11,7 @@ use super::backends::documented_tables;
 use super::section::{Bare, Section};
 use super::{
     BackendConfig, ClickHouseConfig, ClientTlsConfig, DuckDbConfig, Limits, LimitsByTable,
-    Strategy, TableLimits, clickhouse,
+    PruneRule, Strategy, TableLimits, clickhouse, prune,
 };
 
 /// Types whose sink is not in this version.
@@ -188,6 +188,7 @@ fn standard(data_directory: &Path) -> DuckDbConfig {
         critical: false,
         query_time_max: Duration::from_secs(30),
         query_rows_max: 100_000,
+        prune: Vec::new(),
         limits: LimitsByTable::documented(),
     }
 }
@@ -198,6 +199,7 @@ struct OfStore {
     critical: bool,
     query_time_max: Option<Duration>,
     query_rows_max: Option<usize>,
+    prune: Vec<PruneRule>,
     limits: LimitsByTable,
 }
 
@@ -215,6 +217,7 @@ fn of_store(entry: &mut Section<'_>) -> OfStore {
             Duration::from_millis(100)..=Duration::from_secs(3_600),
         ),
         query_rows_max: entry.count("QueryMaxRows", 1..=10_000_000),
+        prune: prune::rules(entry),
         limits: limits(entry),
     }
 }
@@ -233,6 +236,7 @@ fn duckdb(entry: &mut Section<'_>, around: &Around<'_>) -> DuckDbConfig {
         critical: store.critical,
         query_time_max: store.query_time_max.unwrap_or(standard.query_time_max),
         query_rows_max: store.query_rows_max.unwrap_or(standard.query_rows_max),
+        prune: store.prune,
         limits: store.limits,
     }
 }
@@ -246,6 +250,7 @@ fn clickhouse(entry: &mut Section<'_>, around: &Around<'_>) -> ClickHouseConfig 
         query_time_max: store.query_time_max.unwrap_or(standard.query_time_max),
         query_rows_max: store.query_rows_max.unwrap_or(standard.query_rows_max),
         retention_days: around.retention_days,
+        prune: store.prune,
         limits: store.limits,
         ..standard
     }

@@ -35,6 +35,102 @@ impl Default for PruneConfig {
     }
 }
 
+/// One line of `Prune` in an entry of `Notify`: what becomes of rows of a table that are old enough.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PruneRule {
+    /// `Table`.
+    pub table: String,
+    /// `TTL`: from this age on.
+    pub age_max: Duration,
+    /// `CFlagsIgnore`: a row that shares one of these bits stays as it is.
+    pub spared_flags: i64,
+    /// What becomes of the row.
+    pub action: PruneAction,
+}
+
+/// What becomes of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PruneAction {
+    /// `ClearAll`: it goes.
+    Delete,
+    /// It stays, and says less.
+    Blank(PruneBlank),
+}
+
+/// What a row no longer says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PruneBlank {
+    /// `Fields`: columns that become what they are when nothing was said.
+    pub fields: Vec<PruneField>,
+    /// `ClearParams`: what `params` say other than numbers.
+    pub texts: bool,
+    /// `ClearNumericParams`: the numbers among `params`.
+    pub numbers: bool,
+}
+
+/// A column that is blanked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PruneField {
+    /// `Id`: its name.
+    pub column: String,
+    /// `DestParamHash`: under which name `params` keep a hash of it.
+    pub hash: Option<String>,
+}
+
+/// Reads the rules of one entry.
+pub(super) fn rules(entry: &mut Section<'_>) -> Vec<PruneRule> {
+    entry.sections("Prune").into_iter().filter_map(rule).collect()
+}
+
+fn rule(mut rule: Section<'_>) -> Option<PruneRule> {
+    // How much is changed at once is the store's affair.
+    rule.accept(&["PageSize"]);
+    let table = name(&mut rule, "Table");
+    let age_max = rule.number("TTL", 1..=36_500 * 86_400).map(Duration::from_secs);
+    let spared_flags = rule.flags("CFlagsIgnore");
+    let fields = rule.sections("Fields").into_iter().filter_map(field).collect();
+    let blank = PruneBlank {
+        fields,
+        texts: rule.flag("ClearParams", false),
+        numbers: rule.flag("ClearNumericParams", false),
+    };
+    let delete = rule.flag("ClearAll", false);
+    if table.is_none() {
+        rule.error("Table", "is missing: of which table are these rows?");
+    }
+    if age_max.is_none() {
+        rule.error("TTL", "expected the age in seconds from which on rows are pruned");
+    }
+    if !delete && blank == PruneBlank::default() {
+        rule.error_here("says nothing that is cleared: ClearAll, Fields, ClearParams");
+    }
+    let action = if delete { PruneAction::Delete } else { PruneAction::Blank(blank) };
+    rule.finish(|_| None);
+    Some(PruneRule { table: table?, age_max: age_max?, spared_flags, action })
+}
+
+fn field(mut field: Section<'_>) -> Option<PruneField> {
+    // What a column becomes depends on the store's type of it.
+    field.accept(&["Type", "Default"]);
+    let column = name(&mut field, "Id");
+    if column.is_none() {
+        field.error("Id", "is missing: which column?");
+    }
+    let hash = name(&mut field, "DestParamHash");
+    field.finish(|_| None);
+    Some(PruneField { column: column?, hash })
+}
+
+/// The name of a table, a column or a parameter; these stand in statements.
+fn name(section: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let name = section.filled(key)?;
+    let is_name = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if !is_name {
+        section.error(key, format!("{name:?}: expected letters, digits and \"_\""));
+    }
+    is_name.then_some(name)
+}
+
 /// Reads the keys of the whole file.
 pub(super) fn read(file: &mut Section<'_>) -> PruneConfig {
     let standard = PruneConfig::default();

@@ -229,6 +229,19 @@ impl<'a> Section<'a> {
         Some(texts)
     }
 
+    /// The bits of all numbers of a list; none when absent or wrong.
+    pub(super) fn flags(&mut self, key: &'static str) -> i64 {
+        let Some(value) = self.get(key) else { return 0 };
+        let numbers = value.as_array().map(|items| items.iter().map(Value::as_i64));
+        let bits = numbers.and_then(|mut numbers| {
+            numbers.try_fold(0, |bits, number| Some(bits | number.filter(|n| *n >= 0)?))
+        });
+        bits.unwrap_or_else(|| {
+            self.error(key, "expected a list of whole numbers that are not negative");
+            0
+        })
+    }
+
     /// One word of a closed set.
     pub(super) fn choice<T: Copy>(
         &mut self,

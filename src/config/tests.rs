@@ -192,6 +192,45 @@ fn a_later_feature_is_named_when_it_is_asked_for_and_only_then() {
 }
 
 #[test]
+fn rules_of_pruning_are_read_as_the_go_tracker_has_them() {
+    let rules = |line: Value| {
+        let file = json!({"Notify": [{"Type": "clickhouse", "Prune": [line]}]});
+        Ok(parse(&file)?.config.backends[0].prune_rules().to_vec())
+    };
+    let sample = json!({"Table": "events", "TTL": 2_592_000, "PageSize": 10_000,
+        "CFlagsIgnore": [1024, 4], "ClearAll": false, "ClearParams": true,
+        "ClearNumericParams": true,
+        "Fields": [{"Id": "ip", "Type": "inet", "Default": null, "DestParamHash": "iphash"}]});
+    let expect = PruneRule {
+        table: "events".into(),
+        age_max: Duration::from_secs(2_592_000),
+        spared_flags: 1028,
+        action: PruneAction::Blank(PruneBlank {
+            fields: vec![PruneField { column: "ip".into(), hash: Some("iphash".into()) }],
+            texts: true,
+            numbers: true,
+        }),
+    };
+    assert_eq!(rules(sample), Ok::<_, Vec<String>>(vec![expect]));
+    let all = rules(json!({"Table": "logs", "TTL": 1, "ClearAll": true}));
+    assert_eq!(all.unwrap()[0].action, PruneAction::Delete);
+    for (line, place) in [
+        (json!({"TTL": 1, "ClearAll": true}), "Notify[0].Prune[0].Table:"),
+        (json!({"Table": "a'b", "TTL": 1, "ClearAll": true}), "Notify[0].Prune[0].Table:"),
+        (json!({"Table": "logs", "ClearAll": true}), "Notify[0].Prune[0].TTL:"),
+        (json!({"Table": "logs", "TTL": 1}), "Notify[0].Prune[0]:"),
+        (
+            json!({"Table": "logs", "TTL": 1, "ClearParams": true, "CFlagsIgnore": ["4"]}),
+            "Notify[0].Prune[0].CFlagsIgnore:",
+        ),
+        (json!({"Table": "logs", "TTL": 1, "Fields": [{}]}), "Notify[0].Prune[0].Fields[0].Id:"),
+    ] {
+        let errors: Vec<String> = rules(line.clone()).unwrap_err();
+        assert!(errors.iter().any(|error| error.starts_with(place)), "{line}: {errors:?}");
+    }
+}
+
+#[test]
 fn old_data_goes_only_when_both_keys_say_so() {
     let prune = |file: Value| parse(&file).unwrap().config.prune;
     assert_eq!(prune(json!({})), PruneConfig::default());

@@ -22,7 +22,7 @@ use chrono::{DateTime, Utc};
 
 use super::adaptive::Adaptive;
 use super::cursor::{Range, TableCursor};
-use crate::backends::Batch;
+use crate::backends::{Appetite, Batch};
 use crate::config::{Limits, Strategy, TableLimits};
 use crate::event::Event;
 use crate::journal::Position;
@@ -40,6 +40,9 @@ const EVENT_OVERHEAD: usize = size_of::<Event>() + 256;
 pub(super) struct Bounds {
     /// Estimated bytes of memory in all lanes of a sink, what is being sent included.
     pub(super) memory: usize,
+    /// Estimated bytes of memory of one batch. Half of `memory` lets a lane fill while its batch is
+    /// on its way.
+    pub(super) batch_memory: usize,
     /// Rows of one batch.
     pub(super) batch_rows: usize,
     /// Encoded bytes of one batch.
@@ -49,11 +52,12 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// 12 MiB for each sink, so that one with a backlog of any length leaves the process below
-    /// 128 MB while its batch is encoded; that is some thousand events, as many as a column store
-    /// needs in one batch; a few milliseconds of decoding.
-    pub(super) const DEFAULT: Self =
-        Self { memory: 12 << 20, batch_rows: 200_000, batch_bytes: 64 << 20, read_bytes: 1 << 20 };
+    /// What a sink of that appetite gets; what is read at once takes a few milliseconds to decode.
+    pub(super) fn of(appetite: Appetite) -> Self {
+        let Appetite { memory, batch_memory } = appetite;
+        let (batch_rows, batch_bytes) = (200_000, 64 << 20);
+        Self { memory, batch_memory, batch_rows, batch_bytes, read_bytes: 1 << 20 }
+    }
 }
 
 /// Names a lane of one [`Batcher`].
@@ -339,8 +343,9 @@ impl Lane {
             || self.waiting.len() >= rows.min(bounds.batch_rows)
             || self.rows_bytes >= bytes.min(bounds.batch_bytes);
         let at = if reached { now } else { self.waiting.front()?.since + age.min(AGE_MAX) };
-        // A batch of half of all that may wait is worth its cost at any time: a backlog drains.
-        let rest = self.rest_until.filter(|_| self.rows_bytes < bounds.memory / 2);
+        // A full batch is worth its cost at any time: a backlog drains.
+        let memory = self.rows_bytes + self.waiting.len() * EVENT_OVERHEAD;
+        let rest = self.rest_until.filter(|_| memory < bounds.batch_memory);
         Some(rest.map_or(at, |rest| rest.max(at)))
     }
 
@@ -377,10 +382,11 @@ impl Lane {
 
     /// How many waiting rows fit into one batch: at least one.
     fn batch_rows(&self, bounds: &Bounds) -> usize {
-        let mut bytes = 0usize;
+        let (mut bytes, mut memory) = (0usize, 0usize);
         let fits = |row: &&Waiting| {
             bytes = bytes.saturating_add(row.bytes);
-            bytes <= bounds.batch_bytes
+            memory = memory.saturating_add(row.bytes + EVENT_OVERHEAD);
+            bytes <= bounds.batch_bytes && memory <= bounds.batch_memory
         };
         self.waiting.iter().take(bounds.batch_rows).take_while(fits).count().max(1)
     }

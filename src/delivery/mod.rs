@@ -86,7 +86,9 @@ impl Delivery {
         metrics: &Arc<Metrics>,
     ) -> io::Result<Self> {
         let cursors = Cursors { fs: Arc::new(RealFs), directory: cursors_directory.to_owned() };
-        Self::start_with(backends, journal, &cursors, clock, metrics, Bounds::DEFAULT)
+        Self::start_with(backends, journal, &cursors, clock, metrics, &|sink| {
+            Bounds::of(sink.appetite())
+        })
     }
 
     fn start_with(
@@ -95,7 +97,7 @@ impl Delivery {
         cursors: &Cursors,
         clock: &Arc<dyn Clock>,
         metrics: &Arc<Metrics>,
-        bounds: Bounds,
+        bounds: &dyn Fn(&dyn Sink) -> Bounds,
     ) -> io::Result<Self> {
         let stop = watch::Sender::new(None);
         let failed = CancellationToken::new();
@@ -126,7 +128,7 @@ impl Delivery {
                 cursors: cursors.clone(),
                 status: Arc::clone(&status),
                 low_water: Share { all: Arc::clone(&low_water), index },
-                bounds,
+                bounds: bounds(&**sink),
             };
             tasks.spawn(supervise(shipper, stop.subscribe(), Arc::clone(&status), failed.clone()));
             entries.push(Entry {

@@ -19,7 +19,7 @@ use super::catalog::{Catalog, Described};
 use super::encode::{EncodeError, Encoded};
 use super::fault::{About, Fault, about};
 use super::repeat::{Attempt, Lane};
-use crate::backends::{Batch, Guarantee, Sink, SinkError};
+use crate::backends::{Appetite, Batch, Guarantee, Sink, SinkError};
 use crate::background;
 use crate::event::Event;
 use crate::tables::{self, AnyTable};
@@ -27,6 +27,9 @@ use crate::tables::{self, AnyTable};
 /// At least so long between two inserts into a table that does not drain a backlog: every insert
 /// makes a part, which the server has to merge.
 const REST: Duration = Duration::from_secs(1);
+/// Estimated bytes of one batch, some ten thousand events; as much again is read while it is on its
+/// way.
+const BATCH_MEMORY: usize = 16 << 20;
 /// Wait before the next attempt when the encoder has too many jobs.
 const BUSY: Duration = Duration::from_millis(100);
 /// Wait before a table is looked at again that could not be written.
@@ -141,6 +144,10 @@ impl Sink for ClickHouse {
 
     fn rest(&self) -> Duration {
         REST
+    }
+
+    fn appetite(&self) -> Appetite {
+        Appetite { memory: 2 * BATCH_MEMORY, batch_memory: BATCH_MEMORY }
     }
 
     fn notice(&self) -> Option<String> {

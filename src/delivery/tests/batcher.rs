@@ -132,6 +132,26 @@ fn a_store_that_wants_a_rest_gets_it() {
 }
 
 #[test]
+fn a_full_batch_does_not_rest_so_a_backlog_drains() {
+    let (now, rest) = (Instant::now(), Duration::from_secs(1));
+    let bounds = Bounds { batch_memory: 10_000, ..WIDE };
+    let mut lanes =
+        Batcher::new("sink".into(), [(&ALL as _, limits(1, 1, LONG), at(0))], Position(0), bounds);
+    push(&mut lanes, 1..=30, now);
+    let first = take(&mut lanes, 0).events.len();
+    assert!(first < 20, "{first} rows of more than 500 bytes");
+    lanes.committed(0, now, Duration::ZERO, rest);
+    assert_eq!(lanes.due(now), [0], "more than a batch is left");
+    while take(&mut lanes, 0).events.len() == first {
+        lanes.committed(0, now, Duration::ZERO, rest);
+        if lanes.due(now).is_empty() {
+            break;
+        }
+    }
+    assert_eq!(lanes.next_due(now), Some(now + rest), "what is left rests");
+}
+
+#[test]
 fn with_no_room_every_lane_with_rows_is_due_and_reading_stops() {
     let now = Instant::now();
     let bounds = Bounds { memory: 20_000, ..WIDE };

@@ -114,6 +114,7 @@ impl Life {
         });
         let bounds = Bounds {
             memory: world.random.random_range(20_000..200_000),
+            batch_memory: world.random.random_range(5_000..200_000),
             batch_rows: world.random.random_range(1..60),
             ..WIDE
         };

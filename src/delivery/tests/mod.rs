@@ -85,6 +85,7 @@ fn range(first: u64, last: u64) -> Range {
 /// Bounds so wide that they are no reason for anything.
 const WIDE: Bounds = Bounds {
     memory: usize::MAX,
+    batch_memory: usize::MAX,
     batch_rows: usize::MAX,
     batch_bytes: usize::MAX,
     read_bytes: 1 << 20,

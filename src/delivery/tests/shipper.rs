@@ -70,8 +70,15 @@ impl Rig {
         let backends: Vec<_> =
             sinks.iter().map(|(name, sink)| (sink.backend(name), limits.clone())).collect();
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        Delivery::start_with(&backends, &self.journal, &self.cursors, &clock, &self.metrics, bounds)
-            .unwrap()
+        Delivery::start_with(
+            &backends,
+            &self.journal,
+            &self.cursors,
+            &clock,
+            &self.metrics,
+            &|_| bounds,
+        )
+        .unwrap()
     }
 
     /// Waits for `condition` while time goes by in steps of `step`.

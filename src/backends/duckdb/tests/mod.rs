@@ -41,6 +41,7 @@ fn config(path: &Path) -> DuckDbConfig {
         critical: false,
         query_time_max: TIME_MAX,
         query_rows_max: 1000,
+        prune: Vec::new(),
         limits: LimitsByTable { default, tables: BTreeMap::new() },
     }
 }
