@@ -81,10 +81,10 @@ fuzz-api: ## the routes by their document, for ten times FUZZ_SECONDS, other req
 	@$(FUZZ_API) $$(($(FUZZ_SECONDS) * 10))
 
 .PHONY: soak
-soak: ## ten times the faults of ClickHouse that `make test` tries, and an outage of 5 GB
+soak: ## 500 random faults of ClickHouse (SOAK_RUNS) and an outage of 5 GB (SOAK_BACKLOG_MB)
 	@.ci/services install
 	@$(DUCKDB) && SOAK_RUNS=$${SOAK_RUNS:-500} SOAK_BACKLOG_MB=$${SOAK_BACKLOG_MB:-5120} cargo test \
-		--locked --test clickhouse_soak $$features -- --nocapture --test-threads 1
+		--release --locked --test clickhouse_soak $$features -- --nocapture --test-threads 1
 
 .PHONY: replay
 replay: build ## import an access log (LOG=path) into a server and compare what it stored
