@@ -12,7 +12,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -40,6 +40,7 @@ struct Shared {
     /// The word that a request must contain, the fault, and how many requests it is for.
     armed: Mutex<Option<(&'static str, Fault, usize)>>,
     struck: AtomicU64,
+    returned: AtomicUsize,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -61,6 +62,7 @@ impl Relay {
             ends: AtomicBool::new(false),
             armed: Mutex::new(None),
             struck: AtomicU64::new(0),
+            returned: AtomicUsize::new(0),
             open: Mutex::new(Vec::new()),
         });
         let relay = Self { shared: Arc::clone(&shared), address };
@@ -98,6 +100,11 @@ impl Relay {
     /// How many requests were struck so far.
     pub fn struck(&self) -> u64 {
         self.shared.struck.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of the answer to the request that was struck last, as far as the server gave them.
+    pub fn returned(&self) -> usize {
+        self.shared.returned.load(Ordering::SeqCst)
     }
 
     fn break_all(&self) {
@@ -191,6 +198,9 @@ fn copy(
             } else {
                 exchange.answered = true;
                 exchange.returned += length;
+                if exchange.fault.is_some() {
+                    shared.returned.store(exchange.returned, Ordering::SeqCst);
+                }
                 (exchange.fault, exchange.returned - length)
             }
         };
