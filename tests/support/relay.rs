@@ -40,6 +40,7 @@ struct Shared {
     /// The word that a request must contain, the fault, and how many requests it is for.
     armed: Mutex<Option<(&'static str, Fault, usize)>>,
     struck: AtomicU64,
+    passed: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -61,6 +62,7 @@ impl Relay {
             ends: AtomicBool::new(false),
             armed: Mutex::new(None),
             struck: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
             open: Mutex::new(Vec::new()),
         });
         let relay = Self { shared: Arc::clone(&shared), address };
@@ -98,6 +100,11 @@ impl Relay {
     /// How many requests were struck so far.
     pub fn struck(&self) -> u64 {
         self.shared.struck.load(Ordering::SeqCst)
+    }
+
+    /// How many requests were answered so far, at least in part.
+    pub fn passed(&self) -> u64 {
+        self.shared.passed.load(Ordering::SeqCst)
     }
 
     fn break_all(&self) {
@@ -189,6 +196,9 @@ fn copy(
                 exchange.sent += length;
                 (fault, exchange.sent - length)
             } else {
+                if !exchange.answered && exchange.fault.is_none() {
+                    shared.passed.fetch_add(1, Ordering::SeqCst);
+                }
                 exchange.answered = true;
                 exchange.returned += length;
                 (exchange.fault, exchange.returned - length)
