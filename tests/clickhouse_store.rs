@@ -558,10 +558,32 @@ fn tls_shows_our_certificate_and_believes_only_whom_it_is_told_to() {
         "Key": proxy.file("key.pem"), "Timeout": "2s",
     });
     let site = site(&entry);
+    site.reconfigure(json!({"LogFilter": "trace"}));
     let host = query(&site, "select getServerPort('http_port') > 0 as is_there");
     assert_eq!(host.unwrap(), [json!({"is_there": 1})]);
     let told = command(&site, &["doctor"], "").unwrap_or_else(|told| told);
     assert!(!told.contains(clickhouse::USER.1), "{told}");
+
+    // The server's log, at its most talkative, does not have the secret.
+    let mut child = Command::new(PROGRAM)
+        .arg(site.path().join("config.json"))
+        .env("CH_PASSWORD", clickhouse::USER.1)
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(site.path().join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let socket = site.path().join("data/tracker.sock");
+    let deadline = Instant::now() + PATIENCE;
+    while !socket.exists() {
+        assert!(Instant::now() < deadline, "the server does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(query(&site, "select 1 as one").unwrap(), [json!({"one": 1})]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let log = std::fs::read_to_string(site.path().join("log")).unwrap();
+    assert!(log.contains("TRACE") && log.contains("hyper"), "{log}");
+    assert!(!log.contains(clickhouse::USER.1), "{log}");
 
     let refused = |change: Value| {
         let mut entry = entry.clone();
