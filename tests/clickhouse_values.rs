@@ -92,15 +92,16 @@ fn plain(value: &Value) -> String {
             }
         }
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
-        Value::Object(fields) if fields.is_empty() => String::new(),
         Value::Object(fields) => sorted(fields),
     }
 }
 
+/// ClickHouse keeps no member that is null.
 fn sorted(fields: &Map<String, Value>) -> String {
+    let told = fields.iter().filter(|(_, value)| !value.is_null());
     let parts: BTreeSet<String> =
-        fields.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
-    format!("{parts:?}")
+        told.map(|(name, value)| format!("{name}={}", plain(value))).collect();
+    if parts.is_empty() { String::new() } else { format!("{parts:?}") }
 }
 
 fn decimal(number: f64) -> String {

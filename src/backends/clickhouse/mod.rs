@@ -12,6 +12,7 @@ mod encode;
 mod fault;
 mod look;
 mod migrate;
+mod prune;
 mod repeat;
 mod schema;
 mod sink;
@@ -30,7 +31,7 @@ use self::migrate::Prepared;
 use self::sink::{Encoder, Remembered};
 use self::store::Questions;
 use self::transport::Transport;
-use super::{Backend, SinkError, Store, StoreError};
+use super::{Backend, PruneError, Pruner, SinkError, Store, StoreError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::ClickHouseConfig;
 
@@ -87,6 +88,14 @@ pub async fn migrate_database(config: &ClickHouseConfig) -> Result<Migrated, Sto
         .map_err(|error| StoreError::Unavailable(error.into()))?;
     let migrated = migrate::migrate(&transport, config).await;
     migrated.map_err(|fault| StoreError::Unavailable(fault.into()))
+}
+
+/// What prunes the store; nothing is asked yet. `key` is for hashes of values that are taken away.
+///
+/// # Errors
+/// When the files of TLS cannot be used.
+pub fn pruner(config: &ClickHouseConfig, key: [u8; 32]) -> Result<Box<dyn Pruner>, PruneError> {
+    Ok(Box::new(prune::ClickHousePruner::new(config, key)?))
 }
 
 /// The statements that make the schema, for those who apply it by hand.
