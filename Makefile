@@ -80,6 +80,12 @@ fuzz-api: ## the routes by their document, for ten times FUZZ_SECONDS, other req
 	@$(CARGO) test --locked --no-run --test openapi $$features
 	@$(FUZZ_API) $$(($(FUZZ_SECONDS) * 10))
 
+.PHONY: soak
+soak: ## 500 random faults of ClickHouse (SOAK_RUNS) and an outage of 5 GB (SOAK_BACKLOG_MB)
+	@.ci/services install
+	@$(DUCKDB) && SOAK_RUNS=$${SOAK_RUNS:-500} SOAK_BACKLOG_MB=$${SOAK_BACKLOG_MB:-5120} cargo test \
+		--release --locked --test clickhouse_soak $$features -- --nocapture --test-threads 1
+
 .PHONY: replay
 replay: build ## import an access log (LOG=path) into a server and compare what it stored
 	@tests/replay.sh $(PROGRAM) $(LOG)

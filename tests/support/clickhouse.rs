@@ -206,7 +206,7 @@ impl Drop for ClickHouse {
 }
 
 /// The entry of `Notify` that sends everything to `database` behind `address`, a tenth of a second late at
-/// most, and that gives up on an answer after two seconds.
+/// most, and that waits two seconds for an answer.
 pub fn entry(address: SocketAddr, database: &str) -> Value {
     json!({
         "Type": "clickhouse",
@@ -217,6 +217,7 @@ pub fn entry(address: SocketAddr, database: &str) -> Value {
         "Password": USER.1,
         "MaxBatchTime": "100ms",
         "Timeout": "2s",
+        "InsertTimeout": "2s",
     })
 }
 

@@ -12,7 +12,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -40,6 +40,7 @@ struct Shared {
     /// The word that a request must contain, the fault, and how many requests it is for.
     armed: Mutex<Option<(&'static str, Fault, usize)>>,
     struck: AtomicU64,
+    returned: AtomicUsize,
     passed: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -62,6 +63,7 @@ impl Relay {
             ends: AtomicBool::new(false),
             armed: Mutex::new(None),
             struck: AtomicU64::new(0),
+            returned: AtomicUsize::new(0),
             passed: AtomicU64::new(0),
             open: Mutex::new(Vec::new()),
         });
@@ -100,6 +102,11 @@ impl Relay {
     /// How many requests were struck so far.
     pub fn struck(&self) -> u64 {
         self.shared.struck.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of the answer to the request that was struck last, as far as the server gave them.
+    pub fn returned(&self) -> usize {
+        self.shared.returned.load(Ordering::SeqCst)
     }
 
     /// How many requests were answered so far, at least in part.
@@ -201,6 +208,9 @@ fn copy(
                 }
                 exchange.answered = true;
                 exchange.returned += length;
+                if exchange.fault.is_some() {
+                    shared.returned.store(exchange.returned, Ordering::SeqCst);
+                }
                 (exchange.fault, exchange.returned - length)
             }
         };

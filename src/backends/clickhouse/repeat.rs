@@ -9,15 +9,23 @@
 //! - A window ends: of seconds where tables are replicated, of inserts where they are not.
 //! - The parts of a batch that was cut have other tokens than the whole.
 //!
-//! In these cases the **audit** asks which of its positions are stored. None: it is sent under a new
-//! token. All: it is sent under the old one, which completes what is derived. Some: the others are
-//! sent, under a token of their own. Batches that nobody can have tried are not asked about.
+//! In the last three cases the **audit** asks which positions of the batch are stored, and only the
+//! others are sent, under a token of their own. The first case cannot be known before. So after every
+//! success of a batch that may have been tried (but where Keeper keeps the tokens, together with the
+//! rows) the audit asks whether it is stored, and what the server claimed to know and does not have
+//! goes out under another token. The old one always goes first: it is in the log whenever rows are
+//! stored under another, and a later repeat under it, even by another process, adds nothing to them.
+//! Batches that nobody can have tried are not asked about.
 //!
-//! Known weakness: a server killed between storing a batch and counting it may have noted the token
-//! in the table of counters too. Then the counters lack the batch, and no token helps. The facts do
-//! not.
+//! An attempt that still runs is no danger: its query has the same id, which the server refuses.
+//!
+//! Known weakness: the log of a table of counters may know a token without its rows as well. Then the
+//! counters lack the batch; and where the log of the facts did, they have it twice. The facts are
+//! right.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -26,13 +34,16 @@ use super::catalog::{Described, UPTIME, Window, number};
 use super::fault::Fault;
 use super::transport::Question;
 use crate::backends::{Batch, SinkError};
+use crate::event::Event;
 use crate::journal::Position;
+use crate::tables::Kind;
 
 /// Tokens that a table takes in a second at most, for windows that count inserts: one of each of
 /// several trackers, some of which have several partitions.
 const INSERTS_PER_SECOND: u64 = 16;
-/// What two clocks, one of which counts seconds, may differ by.
-const CLOCK_SLACK: TimeDelta = TimeDelta::seconds(2);
+
+/// Wait before rows are sent under another token, so that whatever the server still does is over.
+const FORGOTTEN: Duration = Duration::from_secs(1);
 
 /// What is known of a table's last batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +54,8 @@ pub(super) enum Lane {
     Tried(Attempt),
     /// The server refused it; what of it is stored has the tokens of the whole.
     Refused,
+    /// The server took a repeat of it for known, and does not have all of it.
+    Forgotten(Attempt),
 }
 
 /// One way to send a batch.
@@ -55,25 +68,8 @@ pub(super) struct Attempt {
     pub(super) token: String,
     /// Positions that are not sent, because they are stored.
     pub(super) stored: HashSet<u64>,
-    /// The server it is sent to; `None` where Keeper keeps the tokens, which does not end with it.
-    boot: Option<Boot>,
-}
-
-/// One life of a server's process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Boot {
-    /// The id of a database in memory, made anew at each start; `None` where the server has none.
-    id: Option<String>,
-    started_at: DateTime<Utc>,
-}
-
-impl Boot {
-    fn is(&self, other: &Self) -> bool {
-        if let (Some(one), Some(other)) = (&self.id, &other.id) {
-            return one == other;
-        }
-        self.started_at.signed_duration_since(other.started_at).abs() <= CLOCK_SLACK
-    }
+    /// The batch may have been tried before, so success does not say that it is stored.
+    pub(super) is_repeat: bool,
 }
 
 impl ClickHouse {
@@ -87,45 +83,78 @@ impl ClickHouse {
         batch: &Batch,
         lane: Option<Lane>,
     ) -> Result<Attempt, SinkError> {
-        let boot = match described.window {
-            Window::Inserts(_) => Some(self.boot().await?),
-            Window::None | Window::Seconds(_) => None,
-        };
         let (first, last) = (batch.first, batch.last);
-        let attempt = |token, stored| Attempt { first, last, token, stored, boot: boot.clone() };
-        let whole = attempt(batch.token(), HashSet::new());
+        let attempt = |token, stored, is_repeat| Attempt { first, last, token, stored, is_repeat };
+        let whole = |is_repeat| attempt(batch.token(), HashSet::new(), is_repeat);
         let newest = batch.events.last().map_or(self.started_at, |event| event.received_at);
+        let is_same = |tried: &Attempt| (tried.first, tried.last) == (first, last);
         let is_first = lane.is_none();
-        // What was tried, and whether the server that it was tried with still lives.
-        let (tried, lives) = match lane {
-            Some(Lane::Settled) => return Ok(whole),
+        let again = match lane {
+            Some(Lane::Settled) => return Ok(whole(false)),
             // Not older than this process, so nobody can have sent it.
-            None if newest >= self.started_at => return Ok(whole),
-            // The process before this one may have, after its newest record came.
-            None => {
-                let lives = boot.as_ref().is_none_or(|boot| boot.started_at + CLOCK_SLACK < newest);
-                (Some(whole), lives)
+            None if newest >= self.started_at => return Ok(whole(false)),
+            // The process before this one may have.
+            None => Some(whole(true)),
+            Some(Lane::Tried(tried)) if is_same(&tried) => Some(tried),
+            Some(Lane::Forgotten(tried)) if is_same(&tried) => {
+                let stored = self.audit(batch).await.map_err(Fault::into_sink_error)?;
+                return Ok(attempt(self.other_token(&tried.token), stored, true));
             }
-            Some(Lane::Tried(tried)) if (tried.first, tried.last) == (first, last) => {
-                let boots = tried.boot.as_ref().zip(boot.as_ref());
-                let lives = boots.is_none_or(|(then, now)| then.is(now));
-                (Some(tried), lives)
-            }
-            Some(Lane::Tried(_) | Lane::Refused) => (None, true),
+            Some(Lane::Tried(_) | Lane::Refused | Lane::Forgotten(_)) => None,
         };
-        let holds = self.window_holds(described.window, newest).await?;
-        let again = tried.filter(|tried| holds && tried.stored.is_empty());
-        if let Some(again) = again.as_ref().filter(|_| lives && !is_first) {
-            return Ok(attempt(again.token.clone(), HashSet::new()));
+        let again = match again {
+            Some(again) if self.window_holds(described.window, newest).await? => Some(again),
+            _ => None,
+        };
+        if let Some(again) = again.as_ref().filter(|_| !is_first) {
+            return Ok(Attempt { is_repeat: true, ..again.clone() });
         }
         let stored = self.audit(batch).await.map_err(Fault::into_sink_error)?;
-        let life = boot.as_ref().filter(|_| !lives);
-        let life = life.map_or(String::new(), |boot| format!("@{}", boot.started_at.timestamp()));
         Ok(match (again, stored.len()) {
-            (_, 0) => attempt(format!("{}{life}", batch.token()), stored),
-            (Some(again), all) if all == batch.events.len() => attempt(again.token, HashSet::new()),
-            (_, some) => attempt(format!("{}{life}~{some}", batch.token()), stored),
+            (_, 0) => whole(true),
+            // Completes what is derived, should the server have been killed between.
+            (Some(again), all) if all == batch.events.len() => again,
+            (_, some) => attempt(format!("{}~{some}", batch.token()), stored, true),
         })
+    }
+
+    /// Whether all of `batch` is stored after `attempt` at it succeeded.
+    ///
+    /// # Errors
+    /// When it is not, or the server cannot be asked; the next attempt then sends the rest.
+    pub(super) async fn prove(
+        &self,
+        described: &Described,
+        batch: &Batch,
+        attempt: &Attempt,
+    ) -> Result<(), SinkError> {
+        // Keeper takes token and rows together; and another replica may not have them yet.
+        if !attempt.is_repeat || matches!(described.window, Window::Seconds(_)) {
+            return Ok(());
+        }
+        let stored = self.audit(batch).await.map_err(Fault::into_sink_error)?;
+        let is_stored = |event: &Arc<Event>| stored.contains(&event.ingest.seq);
+        // Rows of one key are folded while they are inserted, so some of them are never found.
+        let folds = batch.table.kind() != Kind::Append;
+        if batch.events.iter().all(is_stored) || (folds && batch.events.iter().any(is_stored)) {
+            return Ok(());
+        }
+        let table = batch.table.name();
+        tracing::warn!(
+            sink = self.config.name,
+            table,
+            rows = batch.events.len(),
+            stored = stored.len(),
+            "the server knows the token of rows that it does not have; they go out again"
+        );
+        self.note(table, Lane::Forgotten(attempt.clone()));
+        let words = format!("{table}: the server knows the token of rows that it does not have");
+        Err(SinkError::Retry { after: Some(FORGOTTEN), source: words.into() })
+    }
+
+    /// A token that was not used before: neither by this process nor by one before it.
+    fn other_token(&self, token: &str) -> String {
+        format!("{token}@{}", self.started_at.timestamp_micros())
     }
 
     /// Whether the token of a batch whose newest record is of `newest` is surely still known, if it
@@ -142,20 +171,6 @@ impl ClickHouse {
             Window::Inserts(inserts) => {
                 within(inserts / INSERTS_PER_SECOND) && !self.machine_started_after(newest).await?
             }
-        })
-    }
-
-    /// Which life of the server this is.
-    async fn boot(&self) -> Result<Boot, SinkError> {
-        let sql = "select toUInt64(uptime()), toString(any(uuid)) from system.databases \
-                   where name = 'information_schema'";
-        let rows = self.transport.rows(sql, &[]).await.map_err(Fault::into_sink_error)?;
-        let row = rows.rows.first();
-        let uptime = number(row.and_then(|row| row.first())).unwrap_or_default();
-        let id = row.and_then(|row| row.get(1)?.as_str());
-        Ok(Boot {
-            id: id.filter(|id| !id.starts_with("00000000-0000")).map(str::to_owned),
-            started_at: self.clock.wall() - seconds(uptime),
         })
     }
 
@@ -204,6 +219,6 @@ impl ClickHouse {
 
 /// Seconds as a server tells them.
 fn seconds(told: f64) -> TimeDelta {
-    let told = std::time::Duration::try_from_secs_f64(told.max(0.0)).unwrap_or_default();
+    let told = Duration::try_from_secs_f64(told.max(0.0)).unwrap_or_default();
     TimeDelta::from_std(told).unwrap_or_default()
 }

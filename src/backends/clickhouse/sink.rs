@@ -137,6 +137,7 @@ impl Sink for ClickHouse {
         };
         let attempt = self.plan(described, batch, self.lane(table)).await?;
         self.send(&catalog, described, batch, &attempt).await?;
+        self.prove(described, batch, &attempt).await?;
         self.note(table, Lane::Settled);
         Ok(())
     }
@@ -236,7 +237,7 @@ impl ClickHouse {
         self.memory().lanes.get(table).cloned()
     }
 
-    fn note(&self, table: &'static str, lane: Lane) {
+    pub(super) fn note(&self, table: &'static str, lane: Lane) {
         self.memory().lanes.insert(table, lane);
     }
 
