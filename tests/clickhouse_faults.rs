@@ -14,6 +14,7 @@ mod promises;
 mod relay;
 mod support;
 
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -450,22 +451,26 @@ fn a_table_that_may_not_be_written_is_waited_for() {
 }
 
 #[test]
-fn a_column_that_is_missing_is_named_and_everything_comes_when_it_is_back() {
+fn a_column_that_is_missing_is_named_and_everything_comes_after_tracker_migrate() {
     let Some(clickhouse) = ClickHouse::shared() else { return };
     let mut promises = Promises::default();
     let site = site(&clickhouse.entry("missing"));
     let server = site.start();
     promises.send(server.address, 1, 10);
     server.drained();
-    let column = clickhouse.query(
-        "select type from system.columns where database = 'missing' and table = 'events' and name = 'term'",
-    );
-    let column = column[0]["type"].as_str().expect("a type").to_owned();
     clickhouse.query("alter table missing.events drop column term");
     promises.send(server.address, 2, 50);
     complains(&server, "term");
+    complains(&server, "run tracker migrate");
     only_duckdb_has_all(&server);
-    clickhouse.query(&format!("alter table missing.events add column term {column}"));
+    server.stop();
+    let migrated = Command::new(PROGRAM)
+        .args(["migrate", "--config"])
+        .arg(site.path().join("config.json"))
+        .output()
+        .expect("migrating");
+    assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    let server = site.start();
     all_is_well(&promises, &clickhouse, "missing", &site, &server);
     server.stop();
 }
