@@ -27,6 +27,7 @@ pub mod delivery;
 pub mod intake;
 pub mod links;
 pub mod migrate;
+pub mod prune;
 // floor 6: inlets
 pub mod http;
 // floor 7: composition, and what speaks to a server from outside

@@ -2,11 +2,7 @@
 //! row between DuckDB and ClickHouse, which are given the same journal.
 
 #![recursion_limit = "256"]
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "what fails here should fail the test, with the reason"
-)]
+#![expect(clippy::expect_used, reason = "what fails here should fail the test, with the reason")]
 
 #[path = "support/clickhouse.rs"]
 mod clickhouse;
@@ -71,7 +67,7 @@ fn every_value_is_the_same_in_both_stores() {
         }
     }
     // The comparison is worth something only where there is something.
-    assert!(filled.len() > 250, "only {} columns had a value: {filled:?}", filled.len());
+    assert!(filled.len() > 200, "only {} columns had a value: {filled:?}", filled.len());
 }
 
 /// A value without what the stores print differently: how a moment is written, trailing zeros, and
@@ -92,15 +88,16 @@ fn plain(value: &Value) -> String {
             }
         }
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
-        Value::Object(fields) if fields.is_empty() => String::new(),
         Value::Object(fields) => sorted(fields),
     }
 }
 
+/// ClickHouse keeps no member that is null.
 fn sorted(fields: &Map<String, Value>) -> String {
+    let told = fields.iter().filter(|(_, value)| !value.is_null());
     let parts: BTreeSet<String> =
-        fields.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
-    format!("{parts:?}")
+        told.map(|(name, value)| format!("{name}={}", plain(value))).collect();
+    if parts.is_empty() { String::new() } else { format!("{parts:?}") }
 }
 
 fn decimal(number: f64) -> String {

@@ -30,6 +30,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("intake", 5),
     ("links", 5),
     ("migrate", 5),
+    ("prune", 5),
     ("http", 6),
     ("app", 7),
     ("doctor", 7),

@@ -1,4 +1,4 @@
-//! The systems outside, one folder each, behind four small contracts: a backend shows what it can do
+//! The systems outside, one folder each, behind five small contracts: a backend shows what it can do
 //! by what is present, never by "not implemented".
 
 mod accounts;
@@ -6,6 +6,7 @@ pub mod clickhouse;
 #[cfg(feature = "duckdb")]
 pub mod duckdb;
 pub mod memory;
+mod pruner;
 mod sink;
 mod store;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::BackendConfig;
 pub use accounts::{Account, AccountChange};
+pub use pruner::{Job, Portion, PruneError, Pruner};
 pub use sink::{Appetite, Batch, BoxError, Guarantee, Sink, SinkError};
 pub use store::{Agreement, Link, Rows, ShortLink, Store, StoreError};
 
@@ -44,6 +46,23 @@ pub fn connect(config: &BackendConfig, clock: Arc<dyn Clock>) -> io::Result<Back
         BackendConfig::DuckDb(_) => {
             drop(clock);
             Err(io::Error::other("this program was built without DuckDB"))
+        }
+    }
+}
+
+/// What prunes the configured store, without a server; nothing is asked yet. `key` is for hashes of
+/// values that are taken away.
+///
+/// # Errors
+/// [`PruneError::Unfit`] for a store that cannot be pruned, else what keeps it from being asked.
+pub fn pruner(config: &BackendConfig, key: [u8; 32]) -> Result<Box<dyn Pruner>, PruneError> {
+    match config {
+        BackendConfig::ClickHouse(config) => clickhouse::pruner(config, key),
+        #[cfg(feature = "duckdb")]
+        BackendConfig::DuckDb(config) => duckdb::pruner(config, key),
+        #[cfg(not(feature = "duckdb"))]
+        BackendConfig::DuckDb(_) => {
+            Err(PruneError::Unfit("this program was built without DuckDB".to_owned()))
         }
     }
 }

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
     use crate::config::{BackendConfig, Config};
 
-    fn read(entry: Value) -> Result<(ClickHouseConfig, Vec<String>), Vec<String>> {
+    fn read(entry: &Value) -> Result<(ClickHouseConfig, Vec<String>), Vec<String>> {
         let mut file = json!({"Notify": [{"Type": "clickhouse"}]});
         for (key, value) in entry.as_object().unwrap() {
             file["Notify"][0][key] = value.clone();
@@ -224,13 +224,13 @@ mod tests {
         }
     }
 
-    fn addresses_of(entry: Value) -> Vec<String> {
+    fn addresses_of(entry: &Value) -> Vec<String> {
         read(entry).unwrap().0.addresses
     }
 
     #[test]
     fn an_entry_needs_only_its_type() {
-        let (config, notes) = read(json!({})).unwrap();
+        let (config, notes) = read(&json!({})).unwrap();
         assert_eq!(config.name, "clickhouse");
         assert_eq!(config.addresses, ["http://localhost:8123"]);
         assert_eq!((config.database.as_str(), config.username.as_str()), ("sfpla", "default"));
@@ -240,13 +240,13 @@ mod tests {
 
     #[test]
     fn the_native_ports_are_read_as_their_neighbours_and_said_so() {
-        let (config, notes) = read(json!({"Host": "localhost", "Port": 9000})).unwrap();
+        let (config, notes) = read(&json!({"Host": "localhost", "Port": 9000})).unwrap();
         assert_eq!(config.addresses, ["http://localhost:8123"]);
         assert!(notes[0].contains("port 9000 is the native protocol's"), "{notes:?}");
         let tls = json!({"Hosts": ["a.example:9440", "b.example"], "Secure": true});
-        assert_eq!(addresses_of(tls), ["https://a.example:8443", "https://b.example:8443"]);
+        assert_eq!(addresses_of(&tls), ["https://a.example:8443", "https://b.example:8443"]);
         let own = json!({"Host": "localhost", "Port": 9000, "HTTPPort": 18_123});
-        let (config, notes) = read(own).unwrap();
+        let (config, notes) = read(&own).unwrap();
         assert_eq!(config.addresses, ["http://localhost:18123"]);
         assert_eq!(notes, [""; 0]);
     }
@@ -255,14 +255,14 @@ mod tests {
     fn an_address_may_say_its_scheme_and_port() {
         let hosts = json!({"Hosts": ["https://a.example", "http://b.example:80", "[::1]:8124"]});
         let expect = ["https://a.example:8443", "http://b.example:80", "http://[::1]:8124"];
-        assert_eq!(addresses_of(hosts), expect);
+        assert_eq!(addresses_of(&hosts), expect);
     }
 
     #[test]
     fn secrets_and_names_are_read() {
         let entry = json!({"Password": "${CH_PASSWORD}", "Username": "tracker", "Context": "mine",
             "Timeout": 1500, "InsertTimeout": "2s", "Cluster": "tracker_cluster"});
-        let (config, _) = read(entry).unwrap();
+        let (config, _) = read(&entry).unwrap();
         assert_eq!(config.password.unwrap().reveal(), "hush");
         assert_eq!((config.username.as_str(), config.database.as_str()), ("tracker", "mine"));
         assert_eq!(config.question_time_max, Duration::from_millis(1500));
@@ -282,7 +282,7 @@ mod tests {
             (json!({"Cluster": "a b"}), "Cluster"),
             (json!({"Cert": "a.pem"}), "Key"),
         ] {
-            let errors = read(entry.clone()).unwrap_err();
+            let errors = read(&entry).unwrap_err();
             assert_eq!(errors.len(), 1, "{entry}: {errors:?}");
             assert!(errors[0].starts_with(&format!("Notify[0].{key}:")), "{entry}: {errors:?}");
         }

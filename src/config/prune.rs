@@ -95,10 +95,10 @@ fn rule(mut rule: Section<'_>) -> Option<PruneRule> {
         numbers: rule.flag("ClearNumericParams", false),
     };
     let delete = rule.flag("ClearAll", false);
-    if table.is_none() {
+    if !rule.says("Table") {
         rule.error("Table", "is missing: of which table are these rows?");
     }
-    if age_max.is_none() {
+    if !rule.says("TTL") {
         rule.error("TTL", "expected the age in seconds from which on rows are pruned");
     }
     if !delete && blank == PruneBlank::default() {
@@ -113,7 +113,7 @@ fn field(mut field: Section<'_>) -> Option<PruneField> {
     // What a column becomes depends on the store's type of it.
     field.accept(&["Type", "Default"]);
     let column = name(&mut field, "Id");
-    if column.is_none() {
+    if !field.says("Id") {
         field.error("Id", "is missing: which column?");
     }
     let hash = name(&mut field, "DestParamHash");

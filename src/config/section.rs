@@ -110,6 +110,11 @@ impl<'a> Section<'a> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether anything stands at `key`.
+    pub(super) fn says(&self, key: &str) -> bool {
+        self.object.get(key).is_some_and(|value| !value.is_null())
+    }
+
     fn wrong(&self, key: &str, expected: &str, found: &Value) {
         let found = match found {
             Value::Null => "null",

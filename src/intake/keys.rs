@@ -75,6 +75,7 @@ pub struct Keys {
     user_name: hmac::Key,
     id: hmac::Key,
     redirect: hmac::Key,
+    pruning: hmac::Key,
 }
 
 impl Keys {
@@ -120,6 +121,7 @@ impl Keys {
             user_name: derive("user name"),
             id: derive("id"),
             redirect: derive("redirect"),
+            pruning: derive("pruning"),
         }
     }
 
@@ -142,6 +144,17 @@ impl Keys {
             (HashMode::Keyed, IpAddr::V4(ip)) => self.keyed(Purpose::Address, &ip.octets()),
             (HashMode::Keyed, IpAddr::V6(ip)) => self.keyed(Purpose::Address, &ip.octets()),
         }
+    }
+
+    /// The key for values that stored rows lose when they are pruned. A store may see it, so it is of
+    /// no other use.
+    pub fn pruning(&self) -> [u8; KEY_BYTES] {
+        let mut key = [0; KEY_BYTES];
+        let derived = hmac::sign(&self.pruning, b"of a store");
+        for (to, from) in key.iter_mut().zip(derived.as_ref()) {
+            *to = *from;
+        }
+        key
     }
 
     /// The id that stands for a text that is no UUID: same text, same id, in this installation.

@@ -584,13 +584,14 @@ mod tests {
                 "String" => self.text(),
                 "UUID" => Uuid::from_u64_pair(self.number(8), self.number(8)).to_string(),
                 "Bool" => (self.number(1) == 1).to_string(),
-                "Int32" => i32::from_le_bytes(self.bytes(4).try_into().unwrap()).to_string(),
+                "Int32" | "Date32" => {
+                    i32::from_le_bytes(self.bytes(4).try_into().unwrap()).to_string()
+                }
                 "UInt64" => self.number(8).to_string(),
                 "Float64" => f64::from_bits(self.number(8)).to_string(),
                 "Decimal(18, 4)" | "DateTime64(3, 'UTC')" => {
                     self.number(8).cast_signed().to_string()
                 }
-                "Date32" => i32::from_le_bytes(self.bytes(4).try_into().unwrap()).to_string(),
                 other => panic!("{other}"),
             }
         }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::adopt;
 use super::fault::Fault;
 use super::schema::{self, Form, Kind, MARK, STEPS, Statement, VIEWS};
-use super::transport::Transport;
+use super::transport::{Question, Transport};
 use crate::config::ClickHouseConfig;
 
 /// Longest wait for one statement: a cluster gives its servers three minutes.
@@ -174,7 +174,8 @@ fn checksum(text: &str) -> u32 {
 }
 
 impl<'a> Database<'a> {
-    fn of(transport: &'a Transport, config: &'a ClickHouseConfig) -> Self {
+    /// The database that `config` names.
+    pub(super) fn of(transport: &'a Transport, config: &'a ClickHouseConfig) -> Self {
         let form = Form { database: &config.database, cluster: config.cluster.as_deref() };
         Self { transport, form, retention_days: config.retention_days }
     }
@@ -190,6 +191,13 @@ impl<'a> Database<'a> {
     pub(super) async fn ask(&self, sql: &str) -> Result<Vec<Vec<Value>>, Fault> {
         let parameters = [("database", self.form.database)];
         Ok(self.transport.rows(sql, &parameters).await?.rows)
+    }
+
+    /// The rows of a question that reads much.
+    pub(super) async fn ask_at_length(&self, sql: &str) -> Result<Vec<Vec<Value>>, Fault> {
+        let question =
+            Question { sql, parameters: &[], settings: &[], time_max: STATEMENT_TIME_MAX };
+        Ok(self.transport.rows_of(question).await?.rows)
     }
 
     /// What is there.

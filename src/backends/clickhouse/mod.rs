@@ -11,6 +11,7 @@ mod catalog;
 mod encode;
 mod fault;
 mod migrate;
+mod prune;
 mod repeat;
 mod schema;
 mod sink;
@@ -25,7 +26,7 @@ pub use self::migrate::Migrated;
 use self::migrate::Prepared;
 use self::sink::{Encoder, Remembered};
 use self::transport::Transport;
-use super::{Backend, SinkError, StoreError};
+use super::{Backend, PruneError, Pruner, SinkError, StoreError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::ClickHouseConfig;
 
@@ -66,6 +67,14 @@ pub async fn migrate_database(config: &ClickHouseConfig) -> Result<Migrated, Sto
         .map_err(|error| StoreError::Unavailable(error.into()))?;
     let migrated = migrate::migrate(&transport, config).await;
     migrated.map_err(|fault| StoreError::Unavailable(fault.into()))
+}
+
+/// What prunes the store; nothing is asked yet. `key` is for hashes of values that are taken away.
+///
+/// # Errors
+/// When the files of TLS cannot be used.
+pub fn pruner(config: &ClickHouseConfig, key: [u8; 32]) -> Result<Box<dyn Pruner>, PruneError> {
+    Ok(Box::new(prune::ClickHousePruner::new(config, key)?))
 }
 
 /// The statements that make the schema, for those who apply it by hand.

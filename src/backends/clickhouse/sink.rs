@@ -27,9 +27,9 @@ use crate::tables::{self, AnyTable};
 /// At least so long between two inserts into a table that does not drain a backlog: every insert
 /// makes a part, which the server has to merge.
 const REST: Duration = Duration::from_secs(1);
-/// Estimated bytes of one batch, some ten thousand events; as much again is read while it is on its
+/// Estimated bytes of one batch, some eight thousand page views; as much again is read while it is on its
 /// way.
-const BATCH_MEMORY: usize = 16 << 20;
+const BATCH_MEMORY: usize = 24 << 20;
 /// Wait before the next attempt when the encoder has too many jobs.
 const BUSY: Duration = Duration::from_millis(100);
 /// Wait before a table is looked at again that could not be written.

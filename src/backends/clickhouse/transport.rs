@@ -119,14 +119,6 @@ impl Transport {
         })
     }
 
-    /// Runs a statement that gives no rows, within the time of a small question.
-    ///
-    /// # Errors
-    /// As [`Fault`] says.
-    pub(super) async fn execute(&self, sql: &str) -> Result<(), Fault> {
-        self.execute_within(sql, &[], self.question_time_max).await
-    }
-
     /// Runs a statement that gives no rows.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod encode;
 mod fault;
 mod file;
 mod migrate;
+mod prune;
 mod query;
 mod reader;
 mod sink;
@@ -34,7 +35,7 @@ pub use migrate::{Applied, MIGRATIONS, Migration};
 use self::file::OpenError;
 use self::reader::{AskedBy, Desk, Reader};
 use self::worker::{Command, Notice, Worker};
-use super::{AccountChange, Backend, Rows, StoreError};
+use super::{AccountChange, Backend, PruneError, Pruner, Rows, StoreError};
 use crate::background;
 use crate::clock::Clock;
 use crate::config::DuckDbConfig;
@@ -114,6 +115,15 @@ pub fn change_account_file(
     let database = file::open(config).map_err(|error| StoreError::Unavailable(error.into()))?;
     accounts::change(&database.connection, change)
         .map_err(|error| StoreError::Unavailable(error.into()))
+}
+
+/// What prunes the file, which it holds open. `key` is for hashes of values that are taken away.
+/// Blocks.
+///
+/// # Errors
+/// [`PruneError::Unavailable`] when a tracker runs on it or it cannot be opened.
+pub fn pruner(config: &DuckDbConfig, key: [u8; 32]) -> Result<Box<dyn Pruner>, PruneError> {
+    Ok(Box::new(prune::DuckDbPruner::open(config, key)?))
 }
 
 /// Opens the file, brings its schema up to date and closes it.
