@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use crate::backends::{self, Backend, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BackendConfig, Config, ConfigErrors, Loaded, ServerConfig, TlsConfig};
+use crate::consent::Consent;
 use crate::delivery::{self, Delivery};
+use crate::fresh::{self, StoredUpTo};
 use crate::geo::GeoDb;
 use crate::http::{
     self, AppState, Certificates, Control, Handlers, Proxies, Reload, Replay, Server,
@@ -127,7 +129,8 @@ impl Parts {
         )
         .context("opening the journal")?;
         let connected = connect(config, &clock)?;
-        let store = connected.iter().find_map(|(backend, _)| backend.store.clone());
+        let backends: Vec<Backend> = connected.iter().map(|(backend, _)| backend.clone()).collect();
+        let store = backends::answering(&backends);
         let delivery = Delivery::start(&connected, &journal, &cursors, &clock, &metrics)
             .context("starting delivery")?;
         let delivery = Arc::new(delivery);
@@ -136,7 +139,7 @@ impl Parts {
         let geo = Arc::new(open_places(config)?);
         let intake =
             Intake::open(&config.intake, Arc::clone(&geo), journal.clone(), Arc::clone(&metrics))?;
-        let links = links(config, &connected, &delivery, &journal, &clock);
+        let (links, consent) = seen_at_once(config, &backends, &delivery, &journal, &clock);
         let certificates = Certificates::open(
             &config.server,
             &config.intake.domains,
@@ -152,7 +155,7 @@ impl Parts {
             accounts: Arc::new(Accounts::new(store.clone(), Arc::clone(&clock))),
             site: config.links.clone(),
             journal: journal.clone(),
-            store: store.clone(),
+            consent,
             geo,
             health: Arc::new({
                 let delivery = Arc::clone(&delivery);
@@ -186,36 +189,45 @@ impl Parts {
     }
 }
 
-/// Short links over the system that answers questions. What it may lack is read from the journal
-/// behind the start.
-fn links(
+/// Links and agreements over the system that answers questions. What it may lack is read from the
+/// journal behind the start.
+fn seen_at_once(
     config: &Config,
-    connected: &[(Backend, crate::config::LimitsByTable)],
+    backends: &[Backend],
     delivery: &Arc<Delivery>,
     journal: &Journal,
     clock: &Arc<dyn Clock>,
-) -> Arc<Links> {
-    let answering = connected.iter().find(|(backend, _)| backend.store.is_some());
-    let (name, store) = answering
-        .map(|(backend, _)| (backend.name.clone(), backend.store.clone()))
-        .unwrap_or_default();
-    let stored = Arc::new({
+) -> (Arc<Links>, Arc<Consent>) {
+    let store = backends::answering(backends);
+    let first = backends.iter().find(|backend| backend.store.is_some());
+    let name = first.map(|backend| backend.name.clone()).unwrap_or_default();
+    let stored: StoredUpTo = Arc::new({
         let (delivery, name) = (Arc::clone(delivery), name.clone());
         move || delivery.stored(&name)
     });
-    let links = Links::new(store, stored, Arc::clone(clock));
+    let links = Links::new(store.clone(), Arc::clone(&stored), Arc::clone(clock));
+    let consent = Consent::new(store, stored, Arc::clone(clock), journal.node());
     links.will_recover();
-    let links = Arc::new(links);
+    consent.will_recover();
+    let both = (Arc::new(links), Arc::new(consent));
     let cursors = config.server.data_directory.join("cursors");
-    let (reading, journal) = (Arc::clone(&links), journal.clone());
+    let ((links, consent), journal) = (both.clone(), journal.clone());
     // Nobody waits for its end but visitors, each with a deadline.
     drop(tokio::task::spawn_blocking(move || {
-        let after = delivery::stored_cursor(&cursors, &name, "redirects").unwrap_or_default();
-        if let Err(error) = reading.recover(&journal, after) {
-            tracing::warn!(%error, "links that the store lacks could not be read from the journal");
+        let after = ["redirects", "agreements"]
+            .map(|table| delivery::stored_cursor(&cursors, &name, table).unwrap_or_default());
+        let after = after.into_iter().min().unwrap_or_default();
+        let read = fresh::read_behind(&journal, after, |event, position| {
+            links.recover(event, position);
+            consent.remember(event, position);
+        });
+        if let Err(error) = read {
+            tracing::warn!(%error, "facts that the store lacks could not be read from the journal");
         }
+        links.recovered();
+        consent.recovered();
     }));
-    links
+    both
 }
 
 /// What a start would stumble over, found without starting anything: files that are named and cannot
@@ -236,7 +248,11 @@ pub fn rehearse(config: &Config) -> Vec<anyhow::Error> {
     };
     let folder = config.links.static_directory.as_deref().filter(|folder| !folder.is_dir());
     let folder = folder.map(|folder| anyhow!("StaticDirectory: {} is no folder", folder.display()));
-    [files, places, proxies, folder].into_iter().flatten().collect()
+    let stores = config.backends.iter().filter_map(|backend| {
+        let usable = backends::rehearse(backend);
+        usable.with_context(|| format!("Notify: {}", backend.name())).err()
+    });
+    [files, places, proxies, folder].into_iter().flatten().chain(stores).collect()
 }
 
 /// The database of places as configured; none where places are not wanted.

@@ -20,9 +20,11 @@ pub mod tls;
 pub mod geo;
 pub mod journal;
 pub mod tables;
-// floor 4: outside systems
+// floor 4: outside systems, and what they may lack
 pub mod backends;
+pub mod fresh;
 // floor 5: the work
+pub mod consent;
 pub mod delivery;
 pub mod intake;
 pub mod links;

@@ -26,6 +26,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("journal", 3),
     ("tables", 3),
     ("backends", 4),
+    ("fresh", 4),
+    ("consent", 5),
     ("delivery", 5),
     ("intake", 5),
     ("links", 5),

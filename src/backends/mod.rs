@@ -2,6 +2,7 @@
 //! by what is present, never by "not implemented".
 
 mod accounts;
+mod answering;
 pub mod clickhouse;
 #[cfg(feature = "duckdb")]
 pub mod duckdb;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::BackendConfig;
 pub use accounts::{Account, AccountChange};
+pub use answering::answering;
 pub use pruner::{Job, Portion, PruneError, Pruner};
 pub use sink::{Appetite, Batch, BoxError, Guarantee, Sink, SinkError};
 pub use store::{Agreement, Link, Rows, ShortLink, Store, StoreError};
@@ -47,6 +49,19 @@ pub fn connect(config: &BackendConfig, clock: Arc<dyn Clock>) -> io::Result<Back
             drop(clock);
             Err(io::Error::other("this program was built without DuckDB"))
         }
+    }
+}
+
+/// Whether the files that `config` names can be used, found without connecting or making anything.
+///
+/// # Errors
+/// When they cannot.
+pub fn rehearse(config: &BackendConfig) -> io::Result<()> {
+    match config {
+        BackendConfig::ClickHouse(config) => {
+            crate::tls::client(&config.tls).map(drop).map_err(io::Error::other)
+        }
+        BackendConfig::DuckDb(_) => Ok(()),
     }
 }
 

@@ -1,11 +1,12 @@
 //! `tracker account`: who may make short links. There is no account until one is added.
 //!
-//! The password is hashed here; a running server and the file are only given the hash.
+//! The password is hashed here; a running server and the store are only given the hash.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
@@ -13,9 +14,10 @@ use clap::{Args, Subcommand};
 use rand::Rng as _;
 use uuid::Uuid;
 
-use super::{embedded, load, runtime, socket};
-use crate::backends::{Account, AccountChange};
-use crate::config::{Config, DuckDbConfig};
+use super::{answering, load, runtime, socket};
+use crate::backends::{Account, AccountChange, clickhouse};
+use crate::clock::SystemClock;
+use crate::config::{BackendConfig, Config, DuckDbConfig};
 use crate::http::control::{AskError, ask};
 use crate::intake::Keys;
 use crate::links::accounts::hash_password;
@@ -58,7 +60,7 @@ enum Action {
     },
 }
 
-/// Makes the change in the running server or, without one, in the file.
+/// Makes the change through the running server or, without one, in the first store.
 pub(super) fn run(
     arguments: &AccountArguments,
     env: &BTreeMap<String, String>,
@@ -98,12 +100,19 @@ pub(super) fn run(
 }
 
 fn change(config: &Config, change: &AccountChange) -> anyhow::Result<bool> {
-    let store = embedded(config)?;
+    let store = answering(config)?;
     let runtime = runtime()?;
     let wish = serde_json::to_value(change).context("writing the change")?;
     match runtime.block_on(ask(&socket(config), "/account", &wish)) {
         Ok(answer) => Ok(answer.get("changed").and_then(serde_json::Value::as_bool) == Some(true)),
-        Err(AskError::Nobody(_)) => offline(store, change),
+        Err(AskError::Nobody(_)) => match store {
+            BackendConfig::DuckDb(store) => offline(store, change),
+            BackendConfig::ClickHouse(settings) => {
+                let store = clickhouse::store(settings, Arc::new(SystemClock))?;
+                let changed = runtime.block_on(store.change_account(change.clone()));
+                changed.with_context(|| format!("changing {}", settings.name))
+            }
+        },
         Err(error) => Err(error).context("asking the running server"),
     }
 }

@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::app;
-use crate::config::{BackendConfig, Config, DuckDbConfig, Loaded};
+use crate::config::{BackendConfig, Config, Loaded};
 use crate::http::control::ask;
 
 const AFTER_HELP: &str = "\
@@ -75,7 +75,7 @@ struct ConfigArgument {
 enum Command {
     /// Read the configuration and say all that is wrong, translated or ignored.
     Check(ConfigArgument),
-    /// Ask the embedded store one read-only question in SQL.
+    /// Ask the first store one read-only question in SQL.
     Query(query::QueryArguments),
     /// Send a web server's access log as events through a running server.
     Import(import::ImportArguments),
@@ -172,14 +172,9 @@ fn load(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<Loaded> {
     Ok(Config::load(path, env)?)
 }
 
-/// The embedded store's settings: the one that questions go to.
-fn embedded(config: &Config) -> anyhow::Result<&DuckDbConfig> {
-    match config.backends.first() {
-        Some(BackendConfig::DuckDb(duckdb)) => Ok(duckdb),
-        Some(BackendConfig::ClickHouse(_)) | None => {
-            bail!("the first entry of Notify is no embedded store, so a running server is needed")
-        }
-    }
+/// The store that questions go to.
+fn answering(config: &Config) -> anyhow::Result<&BackendConfig> {
+    config.backends.first().context("Notify names no store")
 }
 
 /// Where a running server answers its operator.

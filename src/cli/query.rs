@@ -1,21 +1,24 @@
-//! `tracker query`: one read-only question to the embedded store.
+//! `tracker query`: one read-only question to the first store.
 //!
 //! A running server is asked through its control socket, because only one process may have the
-//! file open for writing; without a server the file is opened read-only.
+//! file of an embedded store open for writing. Without a server that file is opened read-only, and
+//! a store that is a server itself is asked directly.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
 use super::format::{self, Format};
-use super::{embedded, load, runtime, socket};
-use crate::backends::Rows;
-use crate::config::DuckDbConfig;
+use super::{answering, load, runtime, socket};
+use crate::backends::{Rows, clickhouse};
+use crate::clock::SystemClock;
+use crate::config::{BackendConfig, DuckDbConfig};
 use crate::http::control::{AskError, ask};
 
 /// Arguments of `tracker query`.
@@ -40,14 +43,22 @@ pub(super) fn run(
     env: &BTreeMap<String, String>,
 ) -> anyhow::Result<ExitCode> {
     let config = load(&arguments.config, env)?.config;
-    let store = embedded(&config)?;
-    let rows_max = arguments.rows_max.unwrap_or(store.query_rows_max).min(store.query_rows_max);
+    let store = answering(&config)?;
+    let (rows_bound, _) = store.query_bounds();
+    let rows_max = arguments.rows_max.unwrap_or(rows_bound).min(rows_bound);
     let question = json!({ "sql": arguments.sql, "rows_max": rows_max });
     let runtime = runtime()?;
     let answer = runtime.block_on(ask(&socket(&config), "/query", &question));
     let rows: Rows = match answer {
         Ok(rows) => serde_json::from_value(rows).context("reading the server's answer")?,
-        Err(AskError::Nobody(_)) => offline(store, &arguments.sql, rows_max)?,
+        Err(AskError::Nobody(_)) => match store {
+            BackendConfig::DuckDb(store) => offline(store, &arguments.sql, rows_max)?,
+            BackendConfig::ClickHouse(settings) => {
+                let store = clickhouse::store(settings, Arc::new(SystemClock))?;
+                let asked = store.query(&arguments.sql, rows_max, settings.query_time_max);
+                runtime.block_on(asked).with_context(|| format!("asking {}", settings.name))?
+            }
+        },
         Err(error) => return Err(error).context("asking the running server"),
     };
     let mut out = io::BufWriter::new(io::stdout().lock());

@@ -21,11 +21,11 @@ const ROWS_MAX: usize = 1_000;
 /// Longest a store may take to name them.
 const TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Refused rows that were not put back yet, oldest first.
-const WAITING: &str = "select cast(eid as varchar) as eid, sink, table_name, raw from quarantine q \
-     where reason = 'refused' and raw is not null and cast(eid as varchar) > '{after}' \
-     and not exists (select 1 from quarantine r where r.reason = 'replayed' \
-     and r.message = cast(q.eid as varchar)) group by all order by eid";
+/// Refused rows that were not put back yet, oldest first; in words that every store reads.
+const WAITING: &str = "select cast(eid as varchar) as eid, sink, table_name, raw from quarantine \
+     where reason = 'refused' and raw <> '' and cast(eid as varchar) > '{after}' \
+     and cast(eid as varchar) not in (select message from quarantine where reason = 'replayed' \
+     and message is not null) group by all order by eid";
 
 /// What became of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

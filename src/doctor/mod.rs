@@ -4,6 +4,7 @@
 //! running server through its control socket and its public listeners, the disk by writing to it.
 //! Nothing is changed. Each finding stands for itself; one that cannot be made says so.
 
+mod clickhouse;
 mod clock;
 mod disk;
 mod web;
@@ -96,6 +97,7 @@ pub async fn examine(loaded: &Loaded, public_url: Option<&http::Uri>) -> Vec<Fin
     found.extend(clock::look());
     found.extend(disk::look(&config.server.data_directory));
     found.extend(cookies(&config.intake.domains));
+    found.extend(clickhouse::look(config).await);
     let socket = config.server.data_directory.join("tracker.sock");
     match ask(&socket, "/health", &Value::Null).await {
         Ok(health) => {

@@ -22,8 +22,8 @@ use super::keys::{Need, Presented};
 use super::state::Shared;
 use super::track::{self, Route};
 use super::{answer, facts};
-use crate::backends::StoreError;
 use crate::config::KeyKind;
+use crate::consent::Unanswered;
 use crate::event::{Origin, VisitorId};
 use crate::geo::Place;
 use crate::intake::Fact;
@@ -77,15 +77,14 @@ async fn agreements(shared: &Shared, parts: &Parts) -> Result<Response, ApiError
             }
         }
     };
-    let store = shared.app.store.as_ref().ok_or(NO_STORE)?;
-    let agreements = store.agreements(visitor).await.map_err(|error| unanswered(&error))?;
+    let agreements = shared.app.consent.agreements(visitor).await;
+    let agreements = agreements.map_err(|error| unanswered(&error))?;
     let organisation = organisation.and_then(|text| shared.app.intake.id_of(text));
     let is_theirs = |fields: &Map<String, Value>| {
         let found = fields.get("oid").and_then(Value::as_str);
         organisation.is_none_or(|id| found.is_some_and(|found| is_same(found, id)))
     };
-    let found: Vec<Map<String, Value>> =
-        agreements.into_iter().map(|one| one.fields).filter(is_theirs).collect();
+    let found: Vec<Map<String, Value>> = agreements.into_iter().filter(is_theirs).collect();
     Ok(answer::json(StatusCode::OK, &found))
 }
 
@@ -98,11 +97,12 @@ fn is_same(text: &str, id: Uuid) -> bool {
     Uuid::parse_str(text.trim()).is_ok_and(|other| other == id)
 }
 
-const NO_STORE: ApiError = ApiError::Unavailable("no configured store answers questions");
-
-fn unanswered(error: &StoreError) -> ApiError {
+fn unanswered(error: &Unanswered) -> ApiError {
     tracing::warn!(error = error as &dyn std::error::Error, "the store did not answer a route");
-    ApiError::Unavailable("the store cannot answer now")
+    ApiError::Unavailable(match error {
+        Unanswered::NoStore => "no configured store answers questions",
+        Unanswered::Slow | Unanswered::Store(_) => "the store cannot answer now",
+    })
 }
 
 /// `ppi/jds`: the regulations in force, those of the store over those of the program; `?country=`
@@ -114,11 +114,9 @@ pub(super) async fn jurisdictions(State(shared): State<Arc<Shared>>, request: Re
         rows.insert(key_of(row), row.clone());
     }
     // The program's own list is an answer too, so a store that is down only makes it shorter.
-    if let Some(store) = &shared.app.store {
-        match store.jurisdictions().await {
-            Ok(own) => rows.extend(own.into_iter().map(|row| (key_of(&row), row))),
-            Err(error) => drop(unanswered(&error)),
-        }
+    match shared.app.consent.regulations().await {
+        Ok(own) => rows.extend(own.iter().map(|row| (key_of(row), row.clone()))),
+        Err(error) => drop(unanswered(&error)),
     }
     let country = parameter(&parts, "country").map(|country| country.trim().to_ascii_uppercase());
     let applies = |row: &Map<String, Value>| {

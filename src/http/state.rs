@@ -16,9 +16,9 @@ use super::limits::Limits;
 use super::privacy::Lookups;
 use super::proxy::Proxies;
 use super::tls::Certificates;
-use crate::backends::Store;
 use crate::clock::Clock;
 use crate::config::{Durability, HttpConfig, IntakeConfig, LinksConfig};
+use crate::consent::Consent;
 use crate::delivery::SinkHealth;
 use crate::geo::GeoDb;
 use crate::intake::Intake;
@@ -43,8 +43,8 @@ pub struct AppState {
     pub site: LinksConfig,
     /// For its statistics.
     pub journal: Journal,
-    /// Answers what routes ask; the first configured system that can.
-    pub store: Option<Arc<dyn Store>>,
+    /// What visitors agreed to, and the regulations.
+    pub consent: Arc<Consent>,
     /// Where an address is; knows nothing with `UseGeoIP: false`.
     pub geo: Arc<GeoDb>,
     /// How the sinks are.

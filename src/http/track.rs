@@ -22,7 +22,8 @@ use super::keys::Need;
 use super::state::Shared;
 use super::{answer, body, cookie, facts};
 use crate::config::KeyKind;
-use crate::event::{EventId, Origin, Reason};
+use crate::consent::Consent;
+use crate::event::{Event, EventId, Origin, Reason};
 use crate::intake::{self, Fact, Hit, IntakeError, Receipt, Refusal, RequestFacts, VisitorCookie};
 use crate::journal::Pending;
 
@@ -102,8 +103,14 @@ pub(super) enum Outcome {
 /// An event on its way to the journal; nothing is pending for one that privacy policy drops.
 pub(super) struct Taken {
     id: EventId,
-    pub(super) pending: Option<Pending>,
+    pub(super) pending: Option<Awaited>,
     cookie: Option<VisitorCookie>,
+}
+
+/// What an answer waits for, and who is told when it is durable.
+pub(super) struct Awaited {
+    pending: Pending,
+    agreement: Option<(Box<Event>, Arc<Consent>)>,
 }
 
 /// One event of a batch.
@@ -260,8 +267,10 @@ impl Taker {
         length: usize,
     ) -> Result<Taken, ApiError> {
         match self.shared.app.intake.accept_as(self.fact, self.hit(query, body, length)) {
-            Ok(Receipt { id, pending, cookie, .. }) => {
-                Ok(Taken { id, pending: Some(pending), cookie })
+            Ok(Receipt { id, pending, cookie, agreement, .. }) => {
+                let consent = &self.shared.app.consent;
+                let agreement = agreement.map(|event| (event, Arc::clone(consent)));
+                Ok(Taken { id, pending: Some(Awaited { pending, agreement }), cookie })
             }
             // Not stored because its sender wished so; that is no failure.
             Err(IntakeError::Private) => {
@@ -309,11 +318,13 @@ impl Taker {
 
 impl Taken {
     /// Waits until the event is as durable as promised; false when there is nothing to wait for.
-    pub(super) async fn durable(pending: Option<Pending>) -> Result<bool, ApiError> {
-        match pending {
-            Some(pending) => Ok(pending.durable().await.map(|_| true)?),
-            None => Ok(false),
+    pub(super) async fn durable(awaited: Option<Awaited>) -> Result<bool, ApiError> {
+        let Some(Awaited { pending, agreement }) = awaited else { return Ok(false) };
+        let position = pending.durable().await?;
+        if let Some((event, consent)) = agreement {
+            consent.remember(&event, position);
         }
+        Ok(true)
     }
 }
 

@@ -189,7 +189,8 @@ mod comparing {
         let line = LOG.lines().nth(usize::try_from(number).unwrap() - 1);
         let hit = hit(number, line, &site()).unwrap();
         let id = Value::from(hit.id.to_string());
-        let time = Value::from(hit.created_at.timestamp_millis());
+        let time = hit.created_at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+        let time = Value::from(time);
         if number == 1 {
             let url = "https://shop.example/a".into();
             let row =

@@ -1,9 +1,10 @@
-//! Compares what was sent with what the embedded store has, event by event.
+//! Compares what was sent with what the first store has, event by event.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use url::Url;
@@ -81,9 +82,10 @@ type Row = Vec<Value>;
 
 async fn stored(socket: &Path, hits: &[Hit]) -> Result<BTreeMap<String, Vec<Row>>, ImportError> {
     let ids: Vec<String> = hits.iter().map(|hit| format!("'{}'", hit.id)).collect();
+    // In words that every store reads; an absent text is null in one and empty in another.
     let sql = format!(
-        "select cast(eid as varchar), host, url, last, user_agent, epoch_ms(created_at) \
-         from events where eid in ({})",
+        "select cast(eid as varchar), nullif(host, ''), nullif(url, ''), nullif(last, ''), \
+         nullif(user_agent, ''), created_at from events where eid in ({})",
         ids.join(",")
     );
     let mut best = 0;
@@ -99,6 +101,9 @@ async fn stored(socket: &Path, hits: &[Hit]) -> Result<BTreeMap<String, Vec<Row>
                 continue;
             }
             let id = row.remove(0);
+            if let Some(moment) = row.last_mut() {
+                *moment = milliseconds(moment);
+            }
             rows.entry(id.as_str().unwrap_or_default().to_owned()).or_default().push(row);
         }
         if rows.len() > best {
@@ -109,6 +114,12 @@ async fn stored(socket: &Path, hits: &[Hit]) -> Result<BTreeMap<String, Vec<Row>
         }
         sleep(LOOK_EVERY).await;
     }
+}
+
+/// Of a moment as answers have it.
+fn milliseconds(moment: &Value) -> Value {
+    let parsed = moment.as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
+    parsed.map(|moment| moment.timestamp_millis()).into()
 }
 
 const FIELDS: [&str; 5] = ["hosts", "urls", "referrers", "agents", "times"];

@@ -120,6 +120,8 @@ pub struct Receipt {
     pub cookie: Option<VisitorCookie>,
     /// Human or which kind of machine sent it.
     pub verdict: Verdict,
+    /// The event itself where it is an agreement, which its visitor may want to see at once.
+    pub agreement: Option<Box<Event>>,
     /// The browser fetched ahead: nobody has asked for it yet, and perhaps nobody will.
     pub is_prefetch: bool,
 }
@@ -408,6 +410,8 @@ impl Intake {
                 cookie: prepared.cookie,
                 verdict: agent.verdict,
                 is_prefetch: agent.reasons.iter().any(|reason| reason == enrich::PREFETCH),
+                agreement: matches!(prepared.event.body, Body::Agreement(_))
+                    .then(|| Box::new(prepared.event)),
             })
         });
         accepted.inspect_err(|error| self.metrics.refused(error.label()))
@@ -437,6 +441,7 @@ impl Intake {
                 cookie: None,
                 verdict: event.agent.verdict,
                 is_prefetch: false,
+                agreement: None,
             })
         };
         set_aside().inspect_err(|error| self.metrics.refused(error.label()))

@@ -13,8 +13,6 @@ mod key;
 mod target;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,7 +28,8 @@ pub use target::{Policy, Refused, Target};
 use crate::backends::{ShortLink, Store, StoreError};
 use crate::clock::Clock;
 use crate::event::{self, Body, Event, OrgId};
-use crate::journal::{Journal, Position};
+use crate::fresh::{Fresh, StoredUpTo};
+use crate::journal::Position;
 
 /// Longest a visitor waits for the store. It answers in a millisecond, but its threads stand back
 /// while the machine is busy, and a late redirect is better than none.
@@ -48,16 +47,6 @@ const NOTHING_AGE_MAX: Duration = Duration::from_secs(30);
 const STALE_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// While one visitor asks about a link again, others are answered with what was known.
 const ASKING: Duration = Duration::from_secs(1);
-/// Links that the store may lack; more cannot be made until it has taken some.
-const FRESH_MAX: usize = 10_000;
-/// A fresh link stays at least so long, so that an answer that was on its way when the store took
-/// it cannot hide it.
-const FRESH_AGE_MIN: Duration = Duration::from_secs(5);
-/// Bytes of the journal read at a time when fresh links are looked for.
-const RECOVER_BYTES: usize = 1 << 20;
-
-/// Up to which position of the journal the store has everything.
-pub type StoredUpTo = Arc<dyn Fn() -> Position + Send + Sync>;
 
 /// What is known about a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,15 +78,6 @@ struct Change {
     fields: Map<String, Value>,
     oid: Option<OrgId>,
     host: String,
-    since: Instant,
-}
-
-#[derive(Default)]
-struct Fresh {
-    /// By position in the journal.
-    changes: BTreeMap<u64, Change>,
-    /// The latest of each `urlfrom`.
-    latest: HashMap<String, u64>,
 }
 
 /// Finds and remembers short links. Shared by every connection.
@@ -106,7 +86,8 @@ pub struct Links {
     stored: StoredUpTo,
     clock: Arc<dyn Clock>,
     known: Cache<String, Known>,
-    fresh: Mutex<Fresh>,
+    /// By `urlfrom`; more cannot be made than it takes.
+    fresh: Mutex<Fresh<String, Change>>,
     asking: Semaphore,
     recovered: watch::Sender<bool>,
 }
@@ -125,36 +106,20 @@ impl Links {
         }
     }
 
-    /// Announces that [`Self::recover`] will follow: a path is not said to be nothing before it.
+    /// Announces that links are going to be recovered: until [`Self::recovered`], a path is not said
+    /// to be nothing.
     pub fn will_recover(&self) {
         self.recovered.send_replace(false);
     }
 
-    /// Reads the links behind `after` from `journal`. Blocks; a few milliseconds unless the store
-    /// was down for long.
-    ///
-    /// # Errors
-    /// When the journal cannot be read; links are then found as soon as the store has them.
-    pub fn recover(&self, journal: &Journal, after: Position) -> io::Result<()> {
-        let mark = memchr::memmem::Finder::new(LINK_MARK);
-        let mut reader = journal.reader(after);
-        let outcome = loop {
-            match reader.read(RECOVER_BYTES) {
-                Ok(records) if records.is_empty() => break Ok(()),
-                Ok(records) => {
-                    for record in records {
-                        if mark.find(&record.bytes).is_some()
-                            && let Ok(event) = event::decode(&record.bytes)
-                        {
-                            self.insert(&event, record.position, false);
-                        }
-                    }
-                }
-                Err(error) => break Err(error),
-            }
-        };
+    /// Takes in a link that was read at `position` of the journal after a restart.
+    pub fn recover(&self, event: &Event, position: Position) {
+        self.insert(event, position);
+    }
+
+    /// What there was to recover is recovered.
+    pub fn recovered(&self) {
         self.recovered.send_replace(true);
-        outcome
     }
 
     /// Whether another link can be made now.
@@ -164,15 +129,15 @@ impl Links {
     pub fn make_room(&self) -> Result<(), TooManyFresh> {
         let mut fresh = self.fresh();
         self.forget_stored(&mut fresh);
-        if fresh.changes.len() < FRESH_MAX { Ok(()) } else { Err(TooManyFresh) }
+        if fresh.is_full() { Err(TooManyFresh) } else { Ok(()) }
     }
 
     /// Remembers a link that is durable in the journal at `position`.
     pub fn remember(&self, event: &Event, position: Position) {
-        self.insert(event, position, true);
+        self.insert(event, position);
     }
 
-    fn insert(&self, event: &Event, position: Position, is_new: bool) {
+    fn insert(&self, event: &Event, position: Position) {
         let Body::Link(body) = &event.body else { return };
         let link = Arc::new(ShortLink {
             urlfrom: body.urlfrom.clone(),
@@ -184,19 +149,10 @@ impl Links {
             fields: history(event, body),
             oid: event.who.oid,
             host: body.hostfrom.clone(),
-            since: self.clock.monotonic(),
             link,
         };
-        let mut fresh = self.fresh();
-        if !is_new && fresh.changes.len() >= FRESH_MAX {
-            // The oldest is found again when the store has it.
-            tracing::warn!(max = FRESH_MAX, "more links wait for the store than are kept");
-            fresh.forget_first();
-        }
-        let latest = fresh.latest.entry(body.urlfrom.clone()).or_default();
-        *latest = (*latest).max(position.0);
-        fresh.changes.insert(position.0, change);
-        drop(fresh);
+        let now = self.clock.monotonic();
+        self.fresh().insert(body.urlfrom.clone(), change, position, now);
         self.known.invalidate(&body.urlfrom);
         self.known.invalidate(&anywhere(&body.slugfrom));
     }
@@ -230,7 +186,7 @@ impl Links {
     async fn find_anywhere(&self, path: &str) -> Found {
         // Fresh links are a part of the answer here, not all of it, so both are put together.
         let stored = self.look_up(Question::Path(path)).await;
-        let fresh = self.fresh().at(path);
+        let fresh = at(&self.fresh(), path);
         match (fresh.as_slice(), stored) {
             ([], stored) => stored,
             ([one], Found::Nothing) => Found::Link(Arc::clone(one)),
@@ -275,7 +231,9 @@ impl Links {
 
     fn fresh_link(&self, question: Question<'_>) -> Option<Arc<ShortLink>> {
         match question {
-            Question::Key(key) => self.fresh().link(key),
+            Question::Key(key) => {
+                self.fresh().of(key).next().map(|change| Arc::clone(&change.link))
+            }
             Question::Path(_) => None,
         }
     }
@@ -321,24 +279,19 @@ impl Links {
         };
         let is_wanted =
             |change: &&Change| change.host == host && (of.is_none() || change.oid == of);
-        let newest = fresh.changes.values().rev().filter(is_wanted).filter(lacks);
+        let newest = fresh.all().filter(is_wanted).filter(lacks);
         let newest: Vec<_> = newest.map(|change| change.fields.clone()).collect();
         drop(fresh);
         Ok(newest.into_iter().chain(stored.into_iter().map(|link| link.fields)).collect())
     }
 
-    fn fresh(&self) -> MutexGuard<'_, Fresh> {
+    fn fresh(&self) -> MutexGuard<'_, Fresh<String, Change>> {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes away what the store has.
-    fn forget_stored(&self, fresh: &mut Fresh) {
-        let (stored, now) = ((self.stored)(), self.clock.monotonic());
-        while fresh.changes.first_key_value().is_some_and(|(position, change)| {
-            *position <= stored.0 && now.saturating_duration_since(change.since) >= FRESH_AGE_MIN
-        }) {
-            fresh.forget_first();
-        }
+    fn forget_stored(&self, fresh: &mut Fresh<String, Change>) {
+        fresh.forget_stored((self.stored)(), self.clock.monotonic());
     }
 }
 
@@ -348,35 +301,13 @@ impl Known {
     }
 }
 
-impl Fresh {
-    fn link(&self, urlfrom: &str) -> Option<Arc<ShortLink>> {
-        if self.latest.is_empty() {
-            return None;
-        }
-        let change = self.changes.get(self.latest.get(urlfrom)?)?;
-        Some(Arc::clone(&change.link))
-    }
-
-    /// The latest of each link with this path.
-    fn at(&self, path: &str) -> Vec<Arc<ShortLink>> {
-        let latest = self.latest.iter().filter(|(urlfrom, _)| {
-            urlfrom.find('/').is_some_and(|at| urlfrom.get(at..) == Some(path))
-        });
-        latest
-            .filter_map(|(_, position)| Some(Arc::clone(&self.changes.get(position)?.link)))
-            .collect()
-    }
-
-    fn forget_first(&mut self) {
-        let Some((position, change)) = self.changes.pop_first() else { return };
-        if self.latest.get(&change.link.urlfrom) == Some(&position) {
-            self.latest.remove(&change.link.urlfrom);
-        }
-    }
+/// The latest of each link with this path.
+fn at(fresh: &Fresh<String, Change>, path: &str) -> Vec<Arc<ShortLink>> {
+    let is_at =
+        |urlfrom: &&String| urlfrom.find('/').is_some_and(|at| urlfrom.get(at..) == Some(path));
+    let latest = |urlfrom: &String| Some(Arc::clone(&fresh.of(urlfrom).next()?.link));
+    fresh.keys().filter(is_at).filter_map(latest).collect()
 }
-
-/// What every record of a link holds, by the name of its kind.
-const LINK_MARK: &[u8] = b"\"kind\":\"link\"";
 
 /// What is looked up.
 #[derive(Clone, Copy)]

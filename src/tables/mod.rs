@@ -79,6 +79,27 @@ pub enum Cell<'e> {
     List(Cow<'e, [String]>),
 }
 
+impl Cell<'_> {
+    /// The form it has in answers, whichever store gives them.
+    pub fn json(&self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Text(text) => Value::from(text.as_ref()),
+            Self::Int(number) => Value::from(*number),
+            Self::Float(number) => Value::from(*number),
+            Self::Money(amount) => Value::from(amount.to_string()),
+            Self::Bool(truth) => Value::from(*truth),
+            Self::Uuid(id) => Value::from(id.to_string()),
+            Self::Time(moment) => {
+                Value::from(moment.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+            }
+            Self::Date(day) => Value::from(day.to_string()),
+            Self::Json(object) => Value::Object((*object).clone()),
+            Self::List(texts) => Value::from(texts.to_vec()),
+        }
+    }
+}
+
 /// A table over the part `P` of an event.
 pub struct Table<P: 'static> {
     /// Name in every store.

@@ -37,8 +37,12 @@ async fn the_stores_own_regulations_stand_over_those_of_the_program() {
     let expect =
         [json!(["GDPR", "ours"]), json!(["House rules", "opt_in"]), json!(["ePrivacy", "opt_in"])];
     assert_eq!(consents(&rows), expect);
-    // A store that does not answer takes nothing away from what the program knows.
+    // What a store said stays for a while; one that never did takes nothing away from what the
+    // program knows.
     store.set_reachable(false);
+    let (_, rows) = get(&served, "/tr/v1/ppi/jds?country=DE").await;
+    assert_eq!(consents(&rows), expect);
+    let served = Served::with(|setup| setup.store = Some(store.clone())).await;
     let (status, rows) = get(&served, "/tr/v1/ppi/jds?country=DE").await;
     assert_eq!(status, 200);
     assert_eq!(consents(&rows)[0], json!(["GDPR", "opt_in"]));

@@ -41,6 +41,7 @@ struct Shared {
     armed: Mutex<Option<(&'static str, Fault, usize)>>,
     struck: AtomicU64,
     returned: AtomicUsize,
+    passed: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -63,6 +64,7 @@ impl Relay {
             armed: Mutex::new(None),
             struck: AtomicU64::new(0),
             returned: AtomicUsize::new(0),
+            passed: AtomicU64::new(0),
             open: Mutex::new(Vec::new()),
         });
         let relay = Self { shared: Arc::clone(&shared), address };
@@ -105,6 +107,11 @@ impl Relay {
     /// Bytes of the answer to the request that was struck last, as far as the server gave them.
     pub fn returned(&self) -> usize {
         self.shared.returned.load(Ordering::SeqCst)
+    }
+
+    /// How many requests were answered so far, at least in part.
+    pub fn passed(&self) -> u64 {
+        self.shared.passed.load(Ordering::SeqCst)
     }
 
     fn break_all(&self) {
@@ -196,6 +203,9 @@ fn copy(
                 exchange.sent += length;
                 (fault, exchange.sent - length)
             } else {
+                if !exchange.answered && exchange.fault.is_none() {
+                    shared.passed.fetch_add(1, Ordering::SeqCst);
+                }
                 exchange.answered = true;
                 exchange.returned += length;
                 if exchange.fault.is_some() {

@@ -142,9 +142,10 @@ impl Fault {
         }
     }
 
-    /// Whether another server of the same store may do better.
+    /// Whether another server of the same store may do better; so may it where something between
+    /// answered for this one.
     pub(super) fn is_of_address(&self) -> bool {
-        !matches!(self, Self::Refused { .. } | Self::Answer(_))
+        !matches!(self, Self::Refused { code: Some(_), .. } | Self::Answer(_))
     }
 
     /// The server's number.

@@ -10,30 +10,35 @@ mod adopt;
 mod catalog;
 mod encode;
 mod fault;
+mod look;
 mod migrate;
 mod prune;
 mod repeat;
 mod schema;
 mod sink;
+mod store;
 mod transport;
+mod values;
 
 use std::io;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+pub use self::look::{Said, Seen, look};
 pub use self::migrate::Migrated;
 use self::migrate::Prepared;
 use self::sink::{Encoder, Remembered};
+use self::store::Questions;
 use self::transport::Transport;
-use super::{Backend, PruneError, Pruner, SinkError, StoreError};
+use super::{Backend, PruneError, Pruner, SinkError, Store, StoreError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::ClickHouseConfig;
 
 /// The store: its servers, and what the sink remembers of them.
 struct ClickHouse {
     config: ClickHouseConfig,
-    transport: Transport,
+    transport: Arc<Transport>,
     encoder: Encoder,
     memory: Remembered,
     clock: Arc<dyn Clock>,
@@ -47,7 +52,9 @@ struct ClickHouse {
 /// When the files of TLS cannot be used, or the machine gives no thread.
 pub fn connect(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> io::Result<Backend> {
     let transport = Transport::new(config, Arc::clone(&clock)).map_err(io::Error::other)?;
-    let store = Arc::new(ClickHouse {
+    let transport = Arc::new(transport);
+    let questions = Questions::new(config, Arc::clone(&transport), Arc::clone(&clock));
+    let sink = Arc::new(ClickHouse {
         config: config.clone(),
         transport,
         encoder: Encoder::start()?,
@@ -55,7 +62,21 @@ pub fn connect(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> io::Result<B
         started_at: clock.wall(),
         clock,
     });
-    Ok(Backend { name: config.name.clone(), kind: "clickhouse", sink: Some(store), store: None })
+    Ok(Backend {
+        name: config.name.clone(),
+        kind: "clickhouse",
+        sink: Some(sink),
+        store: Some(Arc::new(questions)),
+    })
+}
+
+/// Only what answers questions, for a command that runs without a server.
+///
+/// # Errors
+/// When the files of TLS cannot be used.
+pub fn store(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> io::Result<Arc<dyn Store>> {
+    let transport = Transport::new(config, Arc::clone(&clock)).map_err(io::Error::other)?;
+    Ok(Arc::new(Questions::new(config, Arc::new(transport), clock)))
 }
 
 /// Makes what is missing in the database, and says what was done and what does not fit.

@@ -3,8 +3,9 @@
 //! All addresses lead to the same data, so any of them may be asked. One that could not be reached
 //! rests for a while, twice as long each time, and the others take its turns; when all rest, the one
 //! that rests least is asked all the same, so an outage ends when the first of them answers. A
-//! question that got no answer goes to the next address; an insert does so only when nothing of it
-//! was sent, because what becomes of the rest is the caller's knowledge.
+//! question that got no answer goes to the next address within its time, of which each address but the
+//! last has half of what is left; an insert goes on only when nothing of it was sent, because what
+//! becomes of the rest is the caller's knowledge.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::fault::Fault;
@@ -32,7 +34,7 @@ const REST_MAX: Duration = Duration::from_secs(15);
 /// Idle connections are kept less long than the server keeps them (3 s in older versions), so that
 /// none is closed while a request goes out.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(2);
-/// Bytes of one answer; a question that would give more is refused.
+/// Bytes of one answer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// One question.
@@ -44,8 +46,22 @@ pub(super) struct Question<'q> {
     pub(super) parameters: &'q [(&'q str, &'q str)],
     /// Settings of this statement.
     pub(super) settings: &'q [(&'q str, &'q str)],
-    /// Longest wait for the whole answer.
+    /// Longest wait for the whole answer, from whichever address it comes. More than a small question
+    /// has is for one that may really take so long: slowness is then no sign against an address.
     pub(super) time_max: Duration,
+}
+
+/// Rows as they came, with the types of their columns.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// Names of the columns.
+    pub(super) columns: Vec<String>,
+    /// Their types, as ClickHouse writes them.
+    pub(super) types: Vec<String>,
+    /// Rows, each value as its text of JSON.
+    pub(super) rows: Vec<Vec<Box<RawValue>>>,
+    /// There were more rows, or more bytes than an answer may have.
+    pub(super) truncated: bool,
 }
 
 /// The servers of one store.
@@ -61,6 +77,13 @@ struct Address {
     url: String,
     client: Client,
     health: Mutex<Health>,
+}
+
+/// The bytes of an answer.
+struct Answer {
+    bytes: Vec<u8>,
+    /// More would have come.
+    is_cut: bool,
 }
 
 #[derive(Default)]
@@ -166,31 +189,68 @@ impl Transport {
         parse(&answer)
     }
 
-    /// The answer in `format`.
+    /// The first `rows_max` rows of a question.
+    ///
+    /// # Errors
+    /// As [`Fault`] says.
+    pub(super) async fn table(
+        &self,
+        question: Question<'_>,
+        rows_max: usize,
+    ) -> Result<Table, Fault> {
+        // Before the rows come two lines with names and types.
+        let lines_max = rows_max.saturating_add(2);
+        let answer = self.read(question, TABLE_FORMAT, lines_max).await?;
+        parse_table(&answer, rows_max)
+    }
+
+    /// The answer in `format`; one that is too large is refused.
     ///
     /// # Errors
     /// As [`Fault`] says.
     pub(super) async fn ask(&self, question: Question<'_>, format: &str) -> Result<Bytes, Fault> {
+        let answer = self.read(question, format, usize::MAX).await?;
+        if answer.is_cut {
+            let megabytes = ANSWER_BYTES_MAX >> 20;
+            let message = format!("the answer is larger than {megabytes} MiB; ask for less");
+            return Err(Fault::Refused { code: Some(396), message });
+        }
+        Ok(answer.bytes.into())
+    }
+
+    async fn read(
+        &self,
+        question: Question<'_>,
+        format: &str,
+        lines_max: usize,
+    ) -> Result<Answer, Fault> {
+        let deadline = Instant::now() + question.time_max;
         let mut order = self.order().into_iter();
         loop {
             // There is always one: a configuration names at least one address.
             let Some(address) = order.next() else {
                 return Err(Fault::Answer("no address is configured".to_owned()));
             };
-            let asked = timeout(question.time_max, address.ask(question, format)).await;
-            let asked = asked.unwrap_or_else(|_| Err(address.slow(question.time_max)));
-            match asked {
+            let is_small = question.time_max <= self.question_time_max;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = if is_small && order.len() > 0 { left / 2 } else { left };
+            let asked = timeout(share, address.ask(question, format, lines_max)).await;
+            match asked.unwrap_or_else(|_| Err(address.slow(question.time_max))) {
                 Ok(answer) => {
                     address.answered();
                     return Ok(answer);
                 }
+                Err(fault @ Fault::Slow { .. }) if !is_small => return Err(fault),
                 Err(fault) if fault.is_of_address() => {
                     address.failed(self.clock.monotonic());
                     if order.len() == 0 {
                         return Err(fault);
                     }
                 }
-                Err(fault) => return Err(fault),
+                Err(fault) => {
+                    address.answered();
+                    return Err(fault);
+                }
             }
         }
     }
@@ -244,14 +304,13 @@ impl Transport {
         let Some(address) = self.addresses.get(index) else {
             return Err(Fault::Answer("no such address".to_owned()));
         };
-        let asked = timeout(time_max, address.ask(question, "JSONCompact")).await;
+        let asked = timeout(time_max, address.ask(question, "JSONCompact", usize::MAX)).await;
         let answer = asked.unwrap_or_else(|_| Err(address.slow(time_max)));
         match &answer {
-            Ok(_) => address.answered(),
             Err(fault) if fault.is_of_address() => address.failed(self.clock.monotonic()),
-            Err(_) => {}
+            Ok(_) | Err(_) => address.answered(),
         }
-        parse(&answer?)
+        parse(&answer?.bytes)
     }
 
     /// The addresses in the order in which to try them: the next in turn first, those that rest
@@ -267,7 +326,13 @@ impl Transport {
 }
 
 impl Address {
-    async fn ask(&self, question: Question<'_>, format: &str) -> Result<Bytes, Fault> {
+    /// The answer, or its beginning where it is longer than it may be.
+    async fn ask(
+        &self,
+        question: Question<'_>,
+        format: &str,
+        lines_max: usize,
+    ) -> Result<Answer, Fault> {
         let fault = |error| Fault::of(&self.url, error);
         let mut query = self.client.query_raw(question.sql);
         for (name, value) in question.parameters {
@@ -277,16 +342,20 @@ impl Address {
             query = query.with_setting(*name, *value);
         }
         let mut cursor = query.fetch_bytes(format).map_err(fault)?;
-        let mut answer = Vec::new();
+        let mut answer = Answer { bytes: Vec::new(), is_cut: false };
+        let mut lines = 0_usize;
         while let Some(chunk) = cursor.next().await.map_err(fault)? {
-            answer.extend_from_slice(&chunk);
-            if answer.len() > ANSWER_BYTES_MAX {
-                let megabytes = ANSWER_BYTES_MAX >> 20;
-                let message = format!("the answer is larger than {megabytes} MiB; ask for less");
-                return Err(Fault::Refused { code: Some(396), message });
+            let is_full = lines > lines_max || answer.bytes.len() > ANSWER_BYTES_MAX;
+            if is_full {
+                answer.is_cut = true;
+                break;
             }
+            if lines_max < usize::MAX {
+                lines += memchr::memchr_iter(b'\n', &chunk).count();
+            }
+            answer.bytes.extend_from_slice(&chunk);
         }
-        Ok(answer.into())
+        Ok(answer)
     }
 
     async fn insert(
@@ -348,4 +417,34 @@ fn parse(answer: &[u8]) -> Result<Rows, Fault> {
         serde_json::from_slice(answer).map_err(|error| Fault::Answer(error.to_string()))?;
     let columns = answer.meta.into_iter().map(|column| column.name).collect();
     Ok(Rows { columns, rows: answer.data, truncated: false })
+}
+
+/// An array of JSON in each line: names, types, then the rows.
+const TABLE_FORMAT: &str = "JSONCompactEachRowWithNamesAndTypes";
+
+/// Reads [`TABLE_FORMAT`].
+fn parse_table(answer: &Answer, rows_max: usize) -> Result<Table, Fault> {
+    // A text that is not UTF-8 comes as it is stored.
+    let text = String::from_utf8_lossy(&answer.bytes);
+    let mut table = Table { truncated: answer.is_cut, ..Table::default() };
+    // The last line of an answer that was cut may be half a line.
+    let whole = if answer.is_cut { text.rfind('\n').unwrap_or(0) } else { text.len() };
+    let mut lines = text.get(..whole).unwrap_or_default().lines();
+    let (names, types) = match (lines.next(), lines.next()) {
+        (Some(names), Some(types)) => (names, types),
+        (Some(_), None) => return Err(Fault::Answer("its columns have no types".to_owned())),
+        // A statement that gives no rows has an empty answer.
+        (None, _) => return Ok(table),
+    };
+    let fault = |error: serde_json::Error| Fault::Answer(error.to_string());
+    table.columns = serde_json::from_str(names).map_err(fault)?;
+    table.types = serde_json::from_str(types).map_err(fault)?;
+    for line in lines {
+        if table.rows.len() == rows_max {
+            table.truncated = true;
+            break;
+        }
+        table.rows.push(serde_json::from_str(line).map_err(fault)?);
+    }
+    Ok(table)
 }

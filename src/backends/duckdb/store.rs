@@ -118,7 +118,8 @@ impl Store for DuckDb {
     }
 
     async fn redirects(&self, host: &str, of: Option<OrgId>) -> Result<Vec<Link>, StoreError> {
-        let sql = "select * from redirect_history where hostfrom = $1 \
+        let sql = "select * exclude (ingest_node, ingest_seq) from redirect_history \
+                   where hostfrom = $1 \
                    and ($2::varchar is null or oid = $2::uuid) order by updated_at desc";
         let of = of.map_or(Bound::Null, |oid| oid.to_string().into());
         let links = self.list(sql, [host.to_owned().into(), of]).await?;

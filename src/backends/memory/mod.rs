@@ -418,25 +418,9 @@ fn stored(table: &dyn AnyTable, columns: &[&'static str], event: &Arc<Event>) ->
     table.rows(event, &mut cells);
     let row = |row: &[Cell<'_>]| {
         let names = columns.iter().map(|name| (*name).to_owned());
-        Stored { event: Arc::clone(event), cells: names.zip(row.iter().map(json)).collect() }
+        Stored { event: Arc::clone(event), cells: names.zip(row.iter().map(Cell::json)).collect() }
     };
     cells.chunks(columns.len().max(1)).map(row).collect()
-}
-
-fn json(cell: &Cell<'_>) -> Value {
-    match cell {
-        Cell::Null => Value::Null,
-        Cell::Text(text) => Value::from(text.as_ref()),
-        Cell::Int(number) => Value::from(*number),
-        Cell::Float(number) => Value::from(*number),
-        Cell::Money(amount) => Value::from(amount.to_string()),
-        Cell::Bool(truth) => Value::from(*truth),
-        Cell::Uuid(id) => Value::from(id.to_string()),
-        Cell::Time(moment) => Value::from(moment.to_rfc3339()),
-        Cell::Date(day) => Value::from(day.to_string()),
-        Cell::Json(object) => Value::Object((*object).clone()),
-        Cell::List(texts) => Value::from(texts.to_vec()),
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tracker::clock::{Clock, SystemClock};
 use tracker::config::{
     Durability, IntakeConfig, JournalConfig, LinksConfig, ServerConfig, TlsConfig,
 };
+use tracker::consent::Consent;
 use tracker::delivery::SinkHealth;
 use tracker::event::{self, Body, Event};
 use tracker::geo::GeoDb;
@@ -108,6 +109,8 @@ impl Served {
         )
         .unwrap();
         let proxies = Proxies::open(&setup.server.http.proxies, &metrics).unwrap();
+        let stored: tracker::fresh::StoredUpTo = Arc::new(|| Position(0));
+        let consent = Consent::new(setup.store.clone(), stored, Arc::clone(&clock), journal.node());
         let app = AppState {
             intake: Arc::new(intake),
             links: Arc::new(Links::new(
@@ -118,7 +121,7 @@ impl Served {
             accounts: Arc::new(Accounts::new(setup.store.clone(), Arc::clone(&clock))),
             site: setup.links.clone(),
             journal,
-            store: setup.store,
+            consent: Arc::new(consent),
             geo: Arc::new(setup.geo),
             health: Arc::new(move || health.lock().unwrap().clone()),
             metrics,
