@@ -4,8 +4,11 @@
 //! type and its values (numbers little-endian, texts behind their length, lists as ends and items).
 //! Lengths are LEB128. The source is ClickHouse's `NativeWriter` at protocol revision 0, which is
 //! what HTTP speaks. Types come from the server's catalog, not from a second list here; the server
-//! converts what is sent simpler than it is stored (a text to a `LowCardinality`, to `JSON`, a
-//! `DateTime64` to its precision).
+//! converts what is sent simpler than it is stored (a text to a `LowCardinality`, a `DateTime64` to
+//! its precision).
+//!
+//! `JSON` is sent under its own type, as texts behind [`JSON_AS_TEXT`]. Sent as `String` it would be
+//! converted without a look at the settings of the insert: "2026-02-30" became the second of March.
 //!
 //! `Native` and not `RowBinary`, because the server reads it with two thirds of the work
 //! (`benches/clickhouse.rs` prints both).
@@ -29,6 +32,8 @@ use crate::tables::{AnyTable, Cell};
 const BLOCK_ROWS: usize = 8_192;
 /// Partitions of one insert: the server refuses more (`max_partitions_per_insert_block`).
 const PARTITIONS_MAX: usize = 100;
+/// Says before the values of a `JSON` column that they are texts: its serialization number 1.
+const JSON_AS_TEXT: u64 = 1;
 /// Days from 1 January of year 1 to 1 January 1970.
 const EPOCH_DAYS: i32 = 719_163;
 
@@ -63,6 +68,8 @@ struct Column {
     name: &'static str,
     kind: Kind,
     nullable: bool,
+    /// The type that is announced.
+    announced: String,
 }
 
 /// The families of column types.
@@ -159,9 +166,10 @@ impl Kind {
         Some((kind, false))
     }
 
-    /// The type that is announced.
-    fn announced(self) -> String {
+    /// The type that is announced for a column of `data_type`.
+    fn announced(self, data_type: &str) -> String {
         match self {
+            Self::Json if data_type.starts_with("JSON") => data_type.to_owned(),
             Self::Text | Self::Json => "String".to_owned(),
             Self::Uuid => "UUID".to_owned(),
             Self::Bool => "Bool".to_owned(),
@@ -173,6 +181,21 @@ impl Kind {
             Self::Texts => "Array(String)".to_owned(),
             Self::Uuids => "Array(UUID)".to_owned(),
         }
+    }
+}
+
+impl Column {
+    /// How a column of `data_type` is written; `None` when nothing of ours fits it.
+    fn of(name: &'static str, data_type: &str) -> Option<Self> {
+        let (kind, nullable) = Kind::of(data_type)?;
+        let announced = kind.announced(data_type);
+        let announced = if nullable { format!("Nullable({announced})") } else { announced };
+        Some(Self { name, kind, nullable, announced })
+    }
+
+    /// Whether [`JSON_AS_TEXT`] stands before its values.
+    fn is_json(&self) -> bool {
+        self.announced.starts_with("JSON")
     }
 }
 
@@ -191,8 +214,8 @@ impl Layout {
         let mut columns = Vec::new();
         let mut wrong = Vec::new();
         for name in table.columns() {
-            match types.get(name).map(|data_type| (data_type, Kind::of(data_type))) {
-                Some((_, Some((kind, nullable)))) => columns.push(Column { name, kind, nullable }),
+            match types.get(name).map(|data_type| (data_type, Column::of(name, data_type))) {
+                Some((_, Some(column))) => columns.push(column),
                 Some((found, None)) => wrong.push(format!("{name} has the type {found}")),
                 None => wrong.push(format!("{name} is missing")),
             }
@@ -359,10 +382,10 @@ impl<'l> Block<'l> {
         for (column, values) in self.columns.iter().zip(&mut self.values) {
             head.clear();
             push_text(&mut head, column.name.as_bytes());
-            let announced = column.kind.announced();
-            let announced =
-                if column.nullable { format!("Nullable({announced})") } else { announced };
-            push_text(&mut head, announced.as_bytes());
+            push_text(&mut head, column.announced.as_bytes());
+            if column.is_json() {
+                head.extend_from_slice(&JSON_AS_TEXT.to_le_bytes());
+            }
             for part in [&head, &values.nulls, &values.ends, &values.bytes] {
                 into.write_all(part)?;
             }
@@ -539,11 +562,7 @@ mod tests {
     ];
 
     fn columns() -> Vec<Column> {
-        let column = |&(name, data_type)| {
-            let (kind, nullable) = Kind::of(data_type).unwrap();
-            Column { name, kind, nullable }
-        };
-        COLUMNS.iter().map(column).collect()
+        COLUMNS.iter().map(|&(name, data_type)| Column::of(name, data_type).unwrap()).collect()
     }
 
     /// Reads blocks as the format's description says, each value as text, NULL as "-".
@@ -615,6 +634,9 @@ mod tests {
                     items.join("|")
                 };
                 ends.into_iter().map(list).collect()
+            } else if data_type.starts_with("JSON") {
+                assert_eq!(self.number(8), JSON_AS_TEXT);
+                (0..rows).map(|_| self.text()).collect()
             } else {
                 (0..rows).map(|_| self.value(&data_type)).collect()
             };
@@ -711,10 +733,7 @@ mod tests {
 
     #[test]
     fn a_cell_of_another_kind_or_beyond_its_type_is_named_without_its_value() {
-        let column = |data_type| {
-            let (kind, nullable) = Kind::of(data_type).unwrap();
-            Column { name: "c", kind, nullable }
-        };
+        let column = |data_type| Column::of("c", data_type).unwrap();
         let refused = |data_type, cell| Values::default().push(&column(data_type), &cell);
         assert_eq!(refused("UUID", Cell::from("secret")), Err("text"));
         assert_eq!(refused("Int8", Cell::Int(128)), Err("whole number beyond the type"));
@@ -781,8 +800,7 @@ mod tests {
 
     #[test]
     fn partition_keys_of_ours_and_of_existing_databases_are_read() {
-        let columns =
-            ["oid", "created_at"].map(|name| Column { name, kind: Kind::Text, nullable: false });
+        let columns = ["oid", "created_at"].map(|name| Column::of(name, "String").unwrap());
         let by = |key| partition_by(key, &columns);
         assert_eq!(by("toYYYYMM(created_at)"), [PartitionBy::Month(1)]);
         assert_eq!(
