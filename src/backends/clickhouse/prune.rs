@@ -425,3 +425,56 @@ fn hash_of(text: &str, key: &PruneKey) -> String {
         pad(0x36)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PruneField;
+
+    #[test]
+    fn what_holds_a_value_is_derived_and_has_an_age() {
+        let named = HOLDERS.iter().flat_map(|(_, tables)| *tables).chain(PERSONAL);
+        for table in named {
+            assert!(moment_of(table).is_some(), "{table}");
+            assert!(crate::tables::find(table).is_none(), "{table} is a fact");
+        }
+    }
+
+    #[test]
+    fn a_row_is_found_by_its_age_its_flags_and_what_it_still_says() {
+        let column = |kind: &str| Column { kind: kind.to_owned(), is_key: false };
+        let columns = [
+            ("created_at", "DateTime64(3, 'UTC')"),
+            ("cflags", "Nullable(Int64)"),
+            ("ip", "String"),
+            ("lat", "Nullable(Float64)"),
+            ("uid", "UUID"),
+            ("params", "JSON(max_dynamic_paths = 0)"),
+        ];
+        let columns = columns.map(|(name, kind)| (name.to_owned(), column(kind)));
+        let target = Target { moment: "created_at", columns: BTreeMap::from(columns) };
+        let field = |name: &str| PruneField { column: name.to_owned(), hash: None };
+        let fields = ["ip", "lat", "uid"].map(field).to_vec();
+        let job = Job {
+            why: String::new(),
+            table: "events".to_owned(),
+            before: chrono::DateTime::from_timestamp(1_000, 0).unwrap(),
+            not_before: chrono::DateTime::from_timestamp(10, 0),
+            spared_flags: 6,
+            action: PruneAction::Blank(PruneBlank { fields, texts: false, numbers: false }),
+            key: PruneKey([0; 32]),
+        };
+        assert!(target.check(&job).is_ok());
+        assert_eq!(
+            target.condition(&job),
+            "`created_at` < fromUnixTimestamp64Milli(1000000, 'UTC') and `created_at` >= \
+             fromUnixTimestamp64Milli(10000, 'UTC') and bitAnd(ifNull(cflags, 0), 6) = 0 and \
+             (`ip` <> '' or `lat` is not null or `uid` <> defaultValueOfTypeName('UUID'))"
+        );
+        let PruneAction::Blank(blank) = &job.action else { unreachable!() };
+        assert_eq!(
+            target.updates(blank, &job.key),
+            ["`ip` = ''", "`lat` = NULL", "`uid` = defaultValueOfTypeName('UUID')"]
+        );
+    }
+}
