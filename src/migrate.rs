@@ -14,10 +14,9 @@ use crate::config::BackendConfig;
 pub struct Report {
     /// The store's configured name.
     pub name: String,
-    /// Schema number before; 0 for an empty store.
-    pub from: i32,
-    /// Schema number now.
-    pub to: i32,
+    /// Schema number before, 0 for an empty store, and now. `None` when it was left to the running
+    /// tracker that has the file.
+    pub schema: Option<(i32, i32)>,
     /// What else was done, and what does not fit; for people.
     pub notes: Vec<String>,
 }
@@ -33,8 +32,7 @@ pub struct MigrateError {
     pub source: StoreError,
 }
 
-/// Applies what is missing in the store of `config`. No server may run on an embedded one, and with
-/// one the call blocks.
+/// Applies what is missing in the store of `config`; blocks while an embedded one is worked on.
 ///
 /// # Errors
 /// When the store cannot be opened or a step fails. A step of an embedded store leaves nothing
@@ -43,8 +41,13 @@ pub async fn migrate(config: &BackendConfig) -> Result<Report, MigrateError> {
     let name = config.name().to_owned();
     let report = match config {
         #[cfg(feature = "duckdb")]
-        BackendConfig::DuckDb(config) => crate::backends::duckdb::migrate_file(config)
-            .map(|done| Report { name: name.clone(), from: done.from, to: done.to, notes: vec![] }),
+        BackendConfig::DuckDb(config) => {
+            crate::backends::duckdb::migrate_file(config).map(|done| Report {
+                name: name.clone(),
+                schema: done.map(|done| (done.from, done.to)),
+                notes: vec![],
+            })
+        }
         #[cfg(not(feature = "duckdb"))]
         BackendConfig::DuckDb(_) => {
             Err(StoreError::Unavailable("this program was built without DuckDB".into()))
@@ -52,8 +55,7 @@ pub async fn migrate(config: &BackendConfig) -> Result<Report, MigrateError> {
         BackendConfig::ClickHouse(config) => {
             crate::backends::clickhouse::migrate_database(config).await.map(|done| Report {
                 name: name.clone(),
-                from: done.from,
-                to: done.to,
+                schema: Some((done.from, done.to)),
                 notes: done.notes,
             })
         }

@@ -144,3 +144,22 @@ fn the_doctor_finds_nothing_wrong_with_a_fresh_server_and_names_a_proxy_that_is_
     server.stop();
     assert!(!tracker(&site, &["doctor", "--health"]).status.success());
 }
+
+#[test]
+fn migrating_beside_a_running_server_leaves_its_file_to_it_and_goes_on_with_the_other_stores() {
+    // Nobody listens there, which has to be said after the first store, not instead of it.
+    let gone =
+        json!({"Type": "clickhouse", "Host": "127.0.0.1", "HTTPPort": 9, "Timeout": "200ms"});
+    let site = Site::new(PROGRAM, json!({"Notify": [{"Type": "duckdb"}]}));
+    let server = site.start();
+    post(&server, &[], EVENT);
+    server.drained();
+    let migrated = tracker(&site, &["migrate"]);
+    assert!(migrated.status.success(), "{}", text(&migrated.stderr));
+    assert_eq!(text(&migrated.stdout), "duckdb: left to the running tracker, which has the file\n");
+    site.reconfigure(json!({"Notify": [gone, {"Type": "duckdb"}]}));
+    let migrated = tracker(&site, &["migrate"]);
+    assert!(!migrated.status.success());
+    assert!(text(&migrated.stdout).starts_with("duckdb: left"), "{}", text(&migrated.stdout));
+    assert!(text(&migrated.stderr).contains("migrating clickhouse"), "{}", text(&migrated.stderr));
+}

@@ -226,13 +226,24 @@ fn migrate_stores(
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = runtime()?;
+    let mut failed = Vec::new();
+    // One that fails does not keep the others from it.
     for backend in &config.backends {
-        let crate::migrate::Report { name, from, to, notes } =
-            runtime.block_on(crate::migrate::migrate(backend))?;
-        println!("{name}: schema {from} -> {to}");
-        for note in &notes {
-            println!("  {note}");
+        match runtime.block_on(crate::migrate::migrate(backend)) {
+            Ok(crate::migrate::Report { name, schema, notes }) => {
+                match schema {
+                    Some((from, to)) => println!("{name}: schema {from} -> {to}"),
+                    None => println!("{name}: left to the running tracker, which has the file"),
+                }
+                for note in &notes {
+                    println!("  {note}");
+                }
+            }
+            Err(error) => failed.push(format!("{:#}", anyhow::Error::from(error))),
         }
+    }
+    if !failed.is_empty() {
+        bail!(failed.join("\n"));
     }
     Ok(ExitCode::SUCCESS)
 }

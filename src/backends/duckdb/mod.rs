@@ -127,11 +127,15 @@ pub fn pruner(config: &DuckDbConfig) -> Result<Box<dyn Pruner>, PruneError> {
     Ok(Box::new(prune::DuckDbPruner::open(config)?))
 }
 
-/// Opens the file, brings its schema up to date and closes it.
+/// Opens the file, brings its schema up to date and closes it. `None` when a running tracker has the
+/// file, which did so when it opened it.
 ///
 /// # Errors
 /// When it cannot be opened; nothing is set aside here.
-pub fn migrate_file(config: &DuckDbConfig) -> Result<Applied, StoreError> {
-    let database = file::open(config).map_err(|error| StoreError::Unavailable(error.into()))?;
-    Ok(database.applied)
+pub fn migrate_file(config: &DuckDbConfig) -> Result<Option<Applied>, StoreError> {
+    match file::open(config) {
+        Ok(database) => Ok(Some(database.applied)),
+        Err(OpenError::Locked(_)) => Ok(None),
+        Err(error) => Err(StoreError::Unavailable(error.into())),
+    }
 }

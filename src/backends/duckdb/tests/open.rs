@@ -256,8 +256,8 @@ async fn a_killed_servers_file_can_be_read_without_a_server() {
 fn a_file_is_migrated_once() {
     let folder = tempdir().unwrap();
     let config = config(&folder.path().join("t.duckdb"));
-    let first = migrate_file(&config).unwrap();
-    let second = migrate_file(&config).unwrap();
+    let first = migrate_file(&config).unwrap().unwrap();
+    let second = migrate_file(&config).unwrap().unwrap();
     let newest = MIGRATIONS.last().unwrap().number;
     assert_eq!((first.from, first.to, second.from, second.to), (0, newest, newest, newest));
 }
