@@ -4,7 +4,9 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use super::store::text;
 use crate::event::{OrgId, UserId};
 
 /// Who may make and list short links.
@@ -20,6 +22,21 @@ pub struct Account {
     pub expires: Option<DateTime<Utc>>,
     /// When it was made, or got its present password.
     pub updated_at: DateTime<Utc>,
+}
+
+impl Account {
+    /// From columns of `accounts` by name. `None` for a removed account, and for one without a name,
+    /// which nobody can use.
+    pub(super) fn of_row(row: &Map<String, Value>) -> Option<Self> {
+        let time = |column| text(row, column)?.parse::<DateTime<Utc>>().ok();
+        Some(Self {
+            uid: text(row, "uid")?.parse().ok()?,
+            password_hash: text(row, "pwd")?,
+            organisation: text(row, "owner").and_then(|owner| owner.parse().ok()),
+            expires: time("expires"),
+            updated_at: time("updated_at").unwrap_or_default(),
+        })
+    }
 }
 
 /// Without the hash, which is a secret.

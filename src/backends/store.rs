@@ -69,6 +69,23 @@ pub struct ShortLink {
     pub org: Option<String>,
 }
 
+impl ShortLink {
+    /// From columns of `redirects` by name.
+    pub(super) fn of_row(row: &Map<String, Value>) -> Self {
+        Self {
+            urlfrom: text(row, "urlfrom").unwrap_or_default(),
+            urlto: text(row, "urlto").unwrap_or_default(),
+            oid: text(row, "oid").and_then(|oid| oid.parse().ok()),
+            org: text(row, "org"),
+        }
+    }
+}
+
+/// A column of a row, where it is a text.
+pub(super) fn text(row: &Map<String, Value>, column: &str) -> Option<String> {
+    row.get(column).and_then(Value::as_str).map(str::to_owned)
+}
+
 /// A short link as its owner sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Link {

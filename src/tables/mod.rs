@@ -100,6 +100,25 @@ impl Cell<'_> {
     }
 }
 
+impl Cell<'_> {
+    /// Names the kind of value in messages, which never repeat the value itself.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Text(_) => "text",
+            Self::Int(_) => "whole number",
+            Self::Float(_) => "number",
+            Self::Money(_) => "money",
+            Self::Bool(_) => "truth",
+            Self::Uuid(_) => "uuid",
+            Self::Time(_) => "moment",
+            Self::Date(_) => "day",
+            Self::Json(_) => "json",
+            Self::List(_) => "list",
+        }
+    }
+}
+
 /// A table over the part `P` of an event.
 pub struct Table<P: 'static> {
     /// Name in every store.

@@ -453,7 +453,7 @@ impl Values {
                 }
                 self.end_list(texts.len());
             }
-            (_, cell) => return Err(kind_of(cell)),
+            (_, cell) => return Err(cell.kind()),
         }
         Ok(())
     }
@@ -515,22 +515,6 @@ fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
         length >>= 7;
     }
     bytes.push(length.to_le_bytes()[0]);
-}
-
-fn kind_of(cell: &Cell<'_>) -> &'static str {
-    match cell {
-        Cell::Null => "nothing",
-        Cell::Text(_) => "text",
-        Cell::Int(_) => "whole number",
-        Cell::Float(_) => "number",
-        Cell::Money(_) => "money",
-        Cell::Bool(_) => "truth",
-        Cell::Uuid(_) => "uuid",
-        Cell::Time(_) => "moment",
-        Cell::Date(_) => "day",
-        Cell::Json(_) => "json",
-        Cell::List(_) => "list",
-    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::fault::{About, Fault, about};
 use super::transport::{Question, Transport};
 use super::values;
+use crate::backends::store::text;
 use crate::backends::{
     Account, AccountChange, Agreement, Link, Rows, ShortLink, Store, StoreError,
 };
@@ -146,32 +147,8 @@ fn present(value: Value) -> Value {
 /// The id of what has none.
 const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 
-fn text(row: &Map<String, Value>, column: &str) -> Option<String> {
-    row.get(column).and_then(Value::as_str).map(str::to_owned)
-}
-
 fn moment(row: &Map<String, Value>, column: &str) -> Option<DateTime<Utc>> {
     text(row, column)?.parse().ok()
-}
-
-fn short_link(row: &Map<String, Value>) -> ShortLink {
-    ShortLink {
-        urlfrom: text(row, "urlfrom").unwrap_or_default(),
-        urlto: text(row, "urlto").unwrap_or_default(),
-        oid: text(row, "oid").and_then(|oid| oid.parse().ok()),
-        org: text(row, "org"),
-    }
-}
-
-/// `None` for a removed account, and for one without a name, which nobody can use.
-fn account(row: &Map<String, Value>) -> Option<Account> {
-    Some(Account {
-        uid: text(row, "uid")?.parse().ok()?,
-        password_hash: text(row, "pwd")?,
-        organisation: text(row, "owner").and_then(|owner| owner.parse().ok()),
-        expires: moment(row, "expires"),
-        updated_at: moment(row, "updated_at").unwrap_or_default(),
-    })
 }
 
 /// Refuses what does not begin like a statement that reads. Some that change the server, such as
@@ -210,7 +187,7 @@ impl Store for Questions {
                    where urlfrom = {from:String} order by updated_at desc limit 1";
         let time_max = VISIT_TIME_MAX.min(self.question_time_max);
         let links = self.list(sql, &[("from", from)], time_max).await?;
-        Ok(links.first().map(short_link))
+        Ok(links.first().map(ShortLink::of_row))
     }
 
     async fn redirects_at(&self, path: &str) -> Result<Vec<ShortLink>, StoreError> {
@@ -219,7 +196,7 @@ impl Store for Questions {
                    order by updated_at desc limit 1 by urlfrom limit 2";
         let time_max = VISIT_TIME_MAX.min(self.question_time_max);
         let links = self.list(sql, &[("path", path)], time_max).await?;
-        Ok(links.iter().map(short_link).collect())
+        Ok(links.iter().map(ShortLink::of_row).collect())
     }
 
     async fn redirects(&self, host: &str, of: Option<OrgId>) -> Result<Vec<Link>, StoreError> {
@@ -250,7 +227,7 @@ impl Store for Questions {
 
     async fn account(&self, uid: UserId) -> Result<Option<Account>, StoreError> {
         let now = self.clock.wall();
-        let found = self.latest(uid).await?.as_ref().and_then(account);
+        let found = self.latest(uid).await?.as_ref().and_then(Account::of_row);
         Ok(found.filter(|account| account.expires.is_none_or(|expires| expires > now)))
     }
 
@@ -258,7 +235,7 @@ impl Store for Questions {
         let sql = "select uid, pwd, owner, expires, updated_at from accounts final \
                    where pwd != '' order by uid limit {rows:UInt64}";
         let rows = self.small(sql, &[("rows", &LIST_ROWS_MAX.to_string())]).await?;
-        Ok(rows.iter().filter_map(account).collect())
+        Ok(rows.iter().filter_map(Account::of_row).collect())
     }
 
     async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {

@@ -273,7 +273,7 @@ impl Builder {
                 }
                 builder.append(true);
             }
-            (_, cell) => return Err(kind_of(cell)),
+            (_, cell) => return Err(cell.kind()),
         }
         Ok(())
     }
@@ -304,21 +304,5 @@ impl Builder {
             Self::Date(mut builder) => Arc::new(builder.finish()),
             Self::Texts(mut builder) => Arc::new(builder.finish()),
         }
-    }
-}
-
-fn kind_of(cell: &Cell<'_>) -> &'static str {
-    match cell {
-        Cell::Null => "nothing",
-        Cell::Text(_) => "text",
-        Cell::Int(_) => "whole number",
-        Cell::Float(_) => "number",
-        Cell::Money(_) => "money",
-        Cell::Bool(_) => "truth",
-        Cell::Uuid(_) => "uuid",
-        Cell::Time(_) => "moment",
-        Cell::Date(_) => "day",
-        Cell::Json(_) => "json",
-        Cell::List(_) => "list",
     }
 }

@@ -70,31 +70,6 @@ fn objects(
     Ok(rows.rows.into_iter().map(|row| columns.iter().cloned().zip(row).collect()).collect())
 }
 
-fn text(row: &Map<String, Value>, column: &str) -> Option<String> {
-    row.get(column).and_then(Value::as_str).map(str::to_owned)
-}
-
-fn short_link(row: &Map<String, Value>) -> ShortLink {
-    ShortLink {
-        urlfrom: text(row, "urlfrom").unwrap_or_default(),
-        urlto: text(row, "urlto").unwrap_or_default(),
-        oid: text(row, "oid").and_then(|oid| oid.parse().ok()),
-        org: text(row, "org"),
-    }
-}
-
-/// `None` for a row without a name, which nobody can use.
-fn account(row: &Map<String, Value>) -> Option<Account> {
-    let time = |column| text(row, column)?.parse::<DateTime<Utc>>().ok();
-    Some(Account {
-        uid: text(row, "uid")?.parse().ok()?,
-        password_hash: text(row, "pwd")?,
-        organisation: text(row, "owner").and_then(|owner| owner.parse().ok()),
-        expires: time("expires"),
-        updated_at: time("updated_at").unwrap_or_default(),
-    })
-}
-
 fn moment(moment: DateTime<Utc>) -> Bound {
     Bound::Timestamp(TimeUnit::Microsecond, moment.timestamp_micros())
 }
@@ -105,7 +80,7 @@ impl Store for DuckDb {
         let sql = "select urlfrom, urlto, oid::varchar as oid, org from redirects \
                    where urlfrom = ? order by updated_at desc limit 1";
         let links = self.list(sql, [from.to_owned()]).await?;
-        Ok(links.first().map(short_link))
+        Ok(links.first().map(ShortLink::of_row))
     }
 
     async fn redirects_at(&self, path: &str) -> Result<Vec<ShortLink>, StoreError> {
@@ -114,7 +89,7 @@ impl Store for DuckDb {
                    qualify row_number() over (partition by urlfrom order by updated_at desc) = 1 \
                    limit 2";
         let links = self.list(sql, [path.to_owned()]).await?;
-        Ok(links.iter().map(short_link).collect())
+        Ok(links.iter().map(ShortLink::of_row).collect())
     }
 
     async fn redirects(&self, host: &str, of: Option<OrgId>) -> Result<Vec<Link>, StoreError> {
@@ -142,13 +117,13 @@ impl Store for DuckDb {
                    from accounts where uid = ?::uuid and pwd is not null \
                    and (expires is null or expires > ?) order by updated_at desc limit 1";
         let found = self.list(sql, [uid.to_string().into(), moment(self.clock.wall())]).await?;
-        Ok(found.first().and_then(account))
+        Ok(found.first().and_then(Account::of_row))
     }
 
     async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
         let sql = "select uid::varchar as uid, pwd, owner::varchar as owner, expires, updated_at \
                    from accounts where pwd is not null order by uid";
-        Ok(self.list(sql, ()).await?.iter().filter_map(account).collect())
+        Ok(self.list(sql, ()).await?.iter().filter_map(Account::of_row).collect())
     }
 
     async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
