@@ -311,7 +311,7 @@ fn limit(server: &ClickHouse, table: &str, format: &str, rows: u64) -> (f64, f64
         .iter()
         .map(|column| {
             let (name, kind) = (column["name"].as_str().unwrap(), column["type"].as_str().unwrap());
-            if kind.starts_with("LowCardinality") || kind == "JSON" {
+            if kind.starts_with("LowCardinality") {
                 format!("CAST({name} AS String) AS {name}")
             } else {
                 name.to_owned()
@@ -331,9 +331,8 @@ fn limit(server: &ClickHouse, table: &str, format: &str, rows: u64) -> (f64, f64
             lz4(&fetch(server, &path, &sql))
         })
         .collect();
-    // The program's RowBinary would send JSON as text as well.
     let path = format!(
-        "/?input_format_binary_read_json_as_string=1&insert_deduplicate=0&async_insert=0\
+        "/?insert_deduplicate=0&async_insert=0\
          &query=INSERT%20INTO%20{DATABASE}.{table}%20({})%20FORMAT%20{format}",
         names.join(",")
     );

@@ -123,7 +123,10 @@ fn facts() -> Vec<(&'static str, Value)> {
         "gaid": "g", "idfa": "i", "msid": "m", "fbid": "f", "seq": 17,
         "targets": {"a": ["b"]},
         "params": {"text": "2026-01-01", "moment": "2026-01-01 10:00:00", "deep": {"list": [1, "2", {"x": null}]},
-                   "big": 9_007_199_254_740_993_i64, "half": 0.5, "no": false, "emoji": "👋"},
+                   "big": 9_007_199_254_740_993_i64, "half": 0.5, "no": false, "emoji": "👋",
+                   "items": [{"sku": "a", "qty": 1, "tags": ["x"]}, {"sku": "b", "dim": {"w": 1.5, "h": [1, 2]}}],
+                   "numbers": [1, 2.5], "mixed": [1, "a", true], "lists": [[1], [2, 3]], "empty": [],
+                   "day": "2026-02-30"},
     });
     let thread = json!({
         "vid": VISITOR, "tid": THREAD, "oid": THREAD, "ename": "conversion", "score": 2, "xid": "v1",

@@ -7,8 +7,9 @@
 //! converts what is sent simpler than it is stored (a text to a `LowCardinality`, a `DateTime64` to
 //! its precision).
 //!
-//! `JSON` is sent under its own type, as texts behind [`JSON_AS_TEXT`]. Sent as `String` it would be
-//! converted without a look at the settings of the insert: "2026-02-30" became the second of March.
+//! `JSON` is sent in its binary form (`json`), or, where somebody else made the table, as texts behind
+//! [`JSON_AS_TEXT`]. Sent as `String` it would be converted without a look at the settings of the
+//! insert: "2026-02-30" became the second of March.
 //!
 //! `Native` and not `RowBinary`, because the server reads it with two thirds of the work
 //! (`benches/clickhouse.rs` prints both).
@@ -21,9 +22,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{DateTime, Datelike, Utc};
 use lz4_flex::frame::{BlockSize, FrameEncoder, FrameInfo};
+use serde_json::{Map, Value};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::json;
 use crate::event::Event;
 use crate::tables::{AnyTable, Cell};
 
@@ -33,7 +36,7 @@ const BLOCK_ROWS: usize = 8_192;
 /// Partitions of one insert: the server refuses more (`max_partitions_per_insert_block`).
 const PARTITIONS_MAX: usize = 100;
 /// Says before the values of a `JSON` column that they are texts: its serialization number 1.
-const JSON_AS_TEXT: u64 = 1;
+const JSON_AS_TEXT: &[u8] = &1u64.to_le_bytes();
 /// Days from 1 January of year 1 to 1 January 1970.
 const EPOCH_DAYS: i32 = 719_163;
 
@@ -77,7 +80,9 @@ struct Column {
 pub(super) enum Kind {
     /// `String`, and what the server makes of one: `LowCardinality`, `FixedString`, `Enum`.
     Text,
-    /// `JSON`, which is sent as text.
+    /// `JSON(max_dynamic_paths=0)`, as this program's tables have it, which is sent in binary form.
+    Paths,
+    /// Another `JSON`, which is sent as text.
     Json,
     /// `UUID`.
     Uuid,
@@ -146,6 +151,7 @@ impl Kind {
         let name = data_type.split('(').next().unwrap_or(data_type);
         let kind = match name {
             "String" | "FixedString" | "Enum8" | "Enum16" => Self::Text,
+            "JSON" if data_type.replace(' ', "") == "JSON(max_dynamic_paths=0)" => Self::Paths,
             "JSON" | "Object" => Self::Json,
             "UUID" => Self::Uuid,
             "Bool" => Self::Bool,
@@ -169,6 +175,7 @@ impl Kind {
     /// The type that is announced for a column of `data_type`.
     fn announced(self, data_type: &str) -> String {
         match self {
+            Self::Paths => data_type.to_owned(),
             Self::Json if data_type.starts_with("JSON") => data_type.to_owned(),
             Self::Text | Self::Json => "String".to_owned(),
             Self::Uuid => "UUID".to_owned(),
@@ -193,9 +200,13 @@ impl Column {
         Some(Self { name, kind, nullable, announced })
     }
 
-    /// Whether [`JSON_AS_TEXT`] stands before its values.
-    fn is_json(&self) -> bool {
-        self.announced.starts_with("JSON")
+    /// What stands between its type and its values.
+    fn prefix(&self) -> &'static [u8] {
+        match self.kind {
+            Kind::Paths => json::PREFIX,
+            Kind::Json if self.announced.starts_with("JSON") => JSON_AS_TEXT,
+            _ => &[],
+        }
     }
 }
 
@@ -353,6 +364,8 @@ struct Values {
     ends: Vec<u8>,
     items: u64,
     bytes: Vec<u8>,
+    /// Of objects, the values of the paths that are in `bytes`.
+    second: Vec<u8>,
 }
 
 impl<'l> Block<'l> {
@@ -383,10 +396,8 @@ impl<'l> Block<'l> {
             head.clear();
             push_text(&mut head, column.name.as_bytes());
             push_text(&mut head, column.announced.as_bytes());
-            if column.is_json() {
-                head.extend_from_slice(&JSON_AS_TEXT.to_le_bytes());
-            }
-            for part in [&head, &values.nulls, &values.ends, &values.bytes] {
+            head.extend_from_slice(column.prefix());
+            for part in [&head, &values.nulls, &values.ends, &values.bytes, &values.second] {
                 into.write_all(part)?;
             }
             values.clear();
@@ -402,6 +413,7 @@ impl Values {
         self.ends.clear();
         self.items = 0;
         self.bytes.clear();
+        self.second.clear();
     }
 
     /// Adds one cell; the error is the kind of cell that does not fit.
@@ -415,6 +427,12 @@ impl Values {
             (Kind::Text | Kind::Json, Cell::Text(text)) => push_text(bytes, text.as_bytes()),
             (Kind::Text | Kind::Json, Cell::Json(map)) => {
                 push_text(bytes, &serde_json::to_vec(map).map_err(|_| "json")?);
+            }
+            (Kind::Paths, Cell::Json(map)) => self.push_object(map)?,
+            (Kind::Paths, Cell::Text(text)) => {
+                self.push_object(
+                    &serde_json::from_str(text).map_err(|_| "text that is no object")?,
+                )?;
             }
             (Kind::Text, Cell::Uuid(id)) => push_text(bytes, id.to_string().as_bytes()),
             (Kind::Text, Cell::Int(number)) => push_text(bytes, number.to_string().as_bytes()),
@@ -462,7 +480,7 @@ impl Values {
     fn push_default(&mut self, kind: Kind) {
         let width = match kind {
             Kind::Json => return push_text(&mut self.bytes, b"{}"),
-            Kind::Texts | Kind::Uuids => return self.end_list(0),
+            Kind::Texts | Kind::Uuids | Kind::Paths => return self.end_list(0),
             Kind::Text | Kind::Bool => 1,
             Kind::Uuid => 16,
             Kind::Int { bits, .. } => usize::from(bits / 8),
@@ -470,6 +488,12 @@ impl Values {
             Kind::Float | Kind::Money | Kind::Time => 8,
         };
         self.bytes.resize(self.bytes.len() + width, 0);
+    }
+
+    fn push_object(&mut self, object: &Map<String, Value>) -> Result<(), &'static str> {
+        let pushed = json::push(object, &mut self.bytes, &mut self.second);
+        self.end_list(pushed.map_err(|json::TwoValues| "an object with two values at one path")?);
+        Ok(())
     }
 
     fn end_list(&mut self, items: usize) {
@@ -509,7 +533,7 @@ fn push_text(bytes: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// LEB128, seven bits at a time.
-fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
+pub(super) fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {
         bytes.push(length.to_le_bytes()[0] | 0x80);
         length >>= 7;
@@ -531,7 +555,7 @@ mod tests {
     const COLUMNS: [(&str, &str); 14] = [
         ("text", "LowCardinality(String)"),
         ("maybe_text", "Nullable(String)"),
-        ("json", "JSON(max_dynamic_paths=0)"),
+        ("json", "JSON"),
         ("uuid", "UUID"),
         ("maybe_uuid", "Nullable(UUID)"),
         ("truth", "Bool"),
@@ -619,7 +643,7 @@ mod tests {
                 };
                 ends.into_iter().map(list).collect()
             } else if data_type.starts_with("JSON") {
-                assert_eq!(self.number(8), JSON_AS_TEXT);
+                assert_eq!(self.bytes(8), JSON_AS_TEXT);
                 (0..rows).map(|_| self.text()).collect()
             } else {
                 (0..rows).map(|_| self.value(&data_type)).collect()

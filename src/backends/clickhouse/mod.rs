@@ -10,6 +10,7 @@ mod adopt;
 mod catalog;
 mod encode;
 mod fault;
+mod json;
 mod look;
 mod migrate;
 mod prune;
