@@ -7,7 +7,7 @@
 //! `Float64`, `Bool`, `String`; lists of one of these, of lists, of objects; else of anything. Dates
 //! are not looked for in texts.
 //!
-//! Sources: ClickHouse's "Data types binary encoding specification", "RowBinary: JSON", and version 1
+//! Sources: ClickHouse's "Data types binary encoding specification", its `RowBinary` of `JSON`, and version 1
 //! of `SerializationObject` with no dynamic path, of which only the shared data is left.
 
 use std::ops::Range;
@@ -45,7 +45,7 @@ struct Leaves {
     paths: Vec<u8>,
     values: Vec<u8>,
     /// A path and a value each.
-    leaves: Vec<(Range<usize>, Range<usize>)>,
+    pairs: Vec<(Range<usize>, Range<usize>)>,
 }
 
 /// Appends the paths of `object` to `paths` and its values to `values`, each behind its length; how
@@ -63,17 +63,17 @@ pub(super) fn push(
         push_bytes(paths, path);
         push_bytes(values, value);
     }
-    Ok(leaves.leaves.len())
+    Ok(leaves.pairs.len())
 }
 
 impl Leaves {
     fn of(object: &Map<String, Value>) -> Result<Self, TwoValues> {
         let mut found = Self::default();
         found.collect(object, &mut String::new(), true)?;
-        let Self { paths, leaves, .. } = &mut found;
-        let path = |leaf: &(Range<usize>, Range<usize>)| paths.get(leaf.0.clone());
-        leaves.sort_unstable_by(|one, other| path(one).cmp(&path(other)));
-        let is_twice = leaves.windows(2).any(|two| match two {
+        let Self { paths, pairs, .. } = &mut found;
+        let path = |pair: &(Range<usize>, Range<usize>)| paths.get(pair.0.clone());
+        pairs.sort_unstable_by(|one, other| path(one).cmp(&path(other)));
+        let is_twice = pairs.windows(2).any(|two| match two {
             [one, other] => path(one) == path(other),
             _ => false,
         });
@@ -99,7 +99,7 @@ impl Leaves {
                     let from = (self.paths.len(), self.values.len());
                     self.paths.extend_from_slice(above.as_bytes());
                     push_dynamic(leaf, &mut self.values)?;
-                    self.leaves.push((from.0..self.paths.len(), from.1..self.values.len()));
+                    self.pairs.push((from.0..self.paths.len(), from.1..self.values.len()));
                 }
             }
             above.truncate(length);
@@ -109,7 +109,7 @@ impl Leaves {
 
     fn ordered(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let bytes = |of, range: &Range<usize>| <[u8]>::get(of, range.clone()).unwrap_or_default();
-        self.leaves
+        self.pairs
             .iter()
             .map(move |(path, value)| (bytes(&self.paths, path), bytes(&self.values, value)))
     }
@@ -214,7 +214,7 @@ fn push_value(value: &Value, kind: &Type, bytes: &mut Vec<u8>) -> Result<(), Two
         }
         (Value::Object(object), _) => {
             let leaves = Leaves::of(object)?;
-            push_length(bytes, leaves.leaves.len());
+            push_length(bytes, leaves.pairs.len());
             for (path, value) in leaves.ordered() {
                 push_bytes(bytes, path);
                 bytes.extend_from_slice(value);
