@@ -98,7 +98,9 @@ impl ClickHouse {
             Some(Lane::Tried(tried)) if is_same(&tried) => Some(tried),
             Some(Lane::Forgotten(tried)) if is_same(&tried) => {
                 let stored = self.audit(batch).await.map_err(Fault::into_sink_error)?;
-                return Ok(attempt(self.other_token(&tried.token), stored, true));
+                // No log can know this token, so its success is the truth; what is folded by its key
+                // while it is inserted would otherwise be looked for without end.
+                return Ok(attempt(self.other_token(&tried.token), stored, false));
             }
             Some(Lane::Tried(_) | Lane::Refused | Lane::Forgotten(_)) => None,
         };
