@@ -86,41 +86,73 @@ pub async fn prune(
     tell: &mut (dyn FnMut(Step<'_>) + Send),
 ) -> Summary {
     let mut summary = Summary::default();
-    let followed =
-        jobs.iter().flat_map(|job| std::iter::once(job.clone()).chain(pruner.followers(job)));
-    for job in followed {
-        let planned = pruner.portions(&job).await;
-        let portions = match planned {
-            Ok(portions) => portions,
-            Err(error) => {
-                summary.failures += 1;
-                tell(Step::Failed(&job, &error));
-                continue;
-            }
-        };
-        let rows = portions.iter().map(|portion| portion.rows).sum();
-        tell(Step::Found(&job, rows, portions.len()));
-        if dry_run {
-            summary.rows += rows;
-            continue;
-        }
-        for (index, portion) in portions.iter().enumerate() {
-            if rows_max.is_some_and(|rows_max| summary.rows >= rows_max) {
-                tell(Step::Enough(summary.rows));
-                return summary;
-            }
-            tell(Step::Begun(&job, portion, index + 1, portions.len()));
-            let mut waiting = |left| tell(Step::Waiting(left));
-            if let Err(error) = pruner.apply(&job, portion, &mut waiting).await {
-                summary.failures += 1;
-                tell(Step::Failed(&job, &error));
+    for job in jobs {
+        let ended = one(pruner, job, dry_run, rows_max, tell, &mut summary).await;
+        // What derives from a table is touched only when the table itself was pruned.
+        let followers = if ended == Ended::Done { pruner.followers(job) } else { Vec::new() };
+        let mut enough = ended == Ended::Enough;
+        for follower in &followers {
+            enough |=
+                one(pruner, follower, dry_run, rows_max, tell, &mut summary).await == Ended::Enough;
+            if enough {
                 break;
             }
-            summary.rows += portion.rows;
-            tell(Step::Done);
+        }
+        if enough {
+            break;
         }
     }
     summary
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Done,
+    /// It was told why.
+    Failed,
+    /// The run may change no more rows.
+    Enough,
+}
+
+async fn one(
+    pruner: &dyn Pruner,
+    job: &Job,
+    dry_run: bool,
+    rows_max: Option<u64>,
+    tell: &mut (dyn FnMut(Step<'_>) + Send),
+    summary: &mut Summary,
+) -> Ended {
+    let portions = match pruner.portions(job).await {
+        Ok(portions) => portions,
+        Err(error) => {
+            summary.failures += 1;
+            tell(Step::Failed(job, &error));
+            return Ended::Failed;
+        }
+    };
+    let rows = portions.iter().map(|portion| portion.rows).sum();
+    tell(Step::Found(job, rows, portions.len()));
+    if dry_run {
+        summary.rows += rows;
+        return Ended::Done;
+    }
+    for (index, portion) in portions.iter().enumerate() {
+        if rows_max.is_some_and(|rows_max| summary.rows >= rows_max) {
+            tell(Step::Enough(summary.rows));
+            return Ended::Enough;
+        }
+        tell(Step::Begun(job, portion, index + 1, portions.len()));
+        let mut waiting = |left| tell(Step::Waiting(left));
+        if let Err(error) = pruner.apply(job, portion, &mut waiting).await {
+            summary.failures += 1;
+            tell(Step::Failed(job, &error));
+            return Ended::Failed;
+        }
+        summary.rows += portion.rows;
+        tell(Step::Done);
+    }
+    Ended::Done
 }
 
 #[cfg(test)]
@@ -168,7 +200,7 @@ mod tests {
         }
 
         fn followers(&self, job: &Job) -> Vec<Job> {
-            if job.table == "events" {
+            if matches!(&*job.table, "events" | "broken") {
                 vec![Job { table: "ips".to_owned(), ..job.clone() }]
             } else {
                 Vec::new()

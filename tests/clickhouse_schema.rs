@@ -446,3 +446,45 @@ fn a_database_of_the_go_tracker_is_used_where_it_fits_and_nothing_in_it_is_dropp
     assert!(again.contains("hits_mv") && again.contains("redirects.updater"), "{again}");
     server.stop();
 }
+
+#[test]
+fn addresses_of_different_servers_are_named_and_get_the_schema_once() {
+    let Some(one) = ClickHouse::shared() else { return };
+    let Some(other) = ClickHouse::start() else { return };
+    let mut entry = one.entry("apart");
+    entry.as_object_mut().unwrap().remove("Host");
+    entry.as_object_mut().unwrap().remove("HTTPPort");
+    entry["Hosts"] = json!([one.address.to_string(), other.address.to_string()]);
+    let site = Site::new(PROGRAM, json!({"Notify": [entry]}));
+    let server = site.start();
+    complains(&server, "every address must lead to one store");
+    complains(&server, &other.address.to_string());
+    let tables = "select count() from system.tables where database = 'apart'";
+    assert_eq!(other.number(tables), 0);
+    assert!(one.number(tables) > 60);
+    other.query("create database apart");
+    complains(&server, "every address must lead to one store");
+}
+
+#[test]
+fn migrating_gives_a_table_without_a_window_one_again() {
+    let Some(clickhouse) = ClickHouse::shared() else { return };
+    let site = site(&clickhouse, "windowless", json!({}));
+    migrate(&site, &[]).unwrap();
+    clickhouse.query(
+        "alter table windowless.events modify setting non_replicated_deduplication_window = 0",
+    );
+    let server = site.start();
+    let deadline = Instant::now() + support::PATIENCE;
+    while server.health()["sinks"][0]["state"] != "up" {
+        assert!(Instant::now() < deadline, "{}", server.health());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let guarantee = server.health()["sinks"][0]["guarantee"].to_string();
+    assert!(guarantee.contains("events has no deduplication window"), "{guarantee}");
+    server.stop();
+    migrate(&site, &[]).unwrap();
+    let window = "select count() from system.tables where database = 'windowless' and \
+                  name = 'events' and engine_full like '%_deduplication_window = 10000%'";
+    assert_eq!(clickhouse.number(window), 1);
+}

@@ -14,6 +14,7 @@ mod query;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -220,10 +221,13 @@ fn migrate_stores(
 ) -> anyhow::Result<ExitCode> {
     let Loaded { config, .. } = load(&arguments.at.config, env)?;
     if arguments.print {
-        for statement in config.backends.iter().flat_map(crate::migrate::statements) {
-            println!("{statement};\n");
-        }
-        return Ok(ExitCode::SUCCESS);
+        let statements = config.backends.iter().flat_map(crate::migrate::statements);
+        let text: Vec<String> = statements.map(|statement| format!("{statement};\n\n")).collect();
+        // Whoever reads the first lines only closes the pipe.
+        return match std::io::stdout().write_all(text.concat().as_bytes()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(ExitCode::SUCCESS),
+        };
     }
     let runtime = runtime()?;
     let mut failed = Vec::new();

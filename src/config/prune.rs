@@ -90,7 +90,16 @@ fn rule(mut rule: Section<'_>) -> Option<PruneRule> {
     let table = name(&mut rule, "Table");
     let age_max = rule.number("TTL", 1..=36_500 * 86_400).map(Duration::from_secs);
     let spared_flags = rule.flags("CFlagsIgnore");
-    let fields = rule.sections("Fields").into_iter().filter_map(field).collect();
+    let fields: Vec<PruneField> = rule.sections("Fields").into_iter().filter_map(field).collect();
+    for (index, field) in fields.iter().enumerate() {
+        let column = &field.column;
+        if fields.iter().take(index).any(|before| before.column == *column) {
+            rule.error("Fields", format!("{column} stands there twice"));
+        }
+        if column == "params" {
+            rule.error("Fields", "params are cleared by ClearParams and ClearNumericParams");
+        }
+    }
     let blank = PruneBlank {
         fields,
         texts: rule.flag("ClearParams", false),
@@ -104,7 +113,9 @@ fn rule(mut rule: Section<'_>) -> Option<PruneRule> {
         rule.error("TTL", "expected the age in seconds from which on rows are pruned");
     }
     if !delete && blank == PruneBlank::default() {
-        rule.error_here("says nothing that is cleared: ClearAll, Fields, ClearParams");
+        rule.error_here(
+            "says nothing that is cleared: ClearAll, Fields, ClearParams, ClearNumericParams",
+        );
     }
     let action = if delete { PruneAction::Delete } else { PruneAction::Blank(blank) };
     rule.finish(|_| None);

@@ -136,7 +136,12 @@ async fn set_window(
     storage: &str,
     present: &Present,
 ) -> Result<(), Fault> {
-    let lacks = |(name, _): &&(&str, &str)| !present.full.contains(&format!("{name} = "));
+    // A window of zero is none; whoever chose not to sync keeps that.
+    let is_none = |name: &str| {
+        let has = |setting: &str| present.full.contains(setting);
+        !has(&format!("{name} = ")) || name == SETTINGS[0].0 && has(&format!("{name} = 0"))
+    };
+    let lacks = |(name, _): &&(&str, &str)| is_none(name);
     let missing: Vec<String> =
         SETTINGS.iter().filter(lacks).map(|(name, value)| format!("{name} = {value}")).collect();
     if missing.is_empty() {

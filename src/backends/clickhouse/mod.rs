@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use self::fault::Fault;
 pub use self::look::{Said, Seen, look};
 pub use self::migrate::Migrated;
 use self::migrate::Prepared;
@@ -88,8 +89,9 @@ pub fn store(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> io::Result<Arc
 pub async fn migrate_database(config: &ClickHouseConfig) -> Result<Migrated, StoreError> {
     let transport = Transport::new(config, Arc::new(SystemClock))
         .map_err(|error| StoreError::Unavailable(error.into()))?;
-    let migrated = migrate::migrate(&transport, config).await;
-    migrated.map_err(|fault| StoreError::Unavailable(fault.into()))
+    let unavailable = |fault: Fault| StoreError::Unavailable(fault.into());
+    let transport = transport.alone().await.map_err(unavailable)?;
+    migrate::migrate(&transport, config).await.map_err(unavailable)
 }
 
 /// What prunes the store; nothing is asked yet.
@@ -116,7 +118,8 @@ impl ClickHouse {
     /// and questions to another.
     async fn identify(&self) -> Result<String, SinkError> {
         let down = |words: String| SinkError::Retry { after: None, source: words.into() };
-        match migrate::prepare(&self.transport, &self.config).await {
+        let alone = self.transport.alone().await.map_err(Fault::into_sink_error)?;
+        match migrate::prepare(&alone, &self.config).await {
             Ok(Prepared::Current) => {}
             Ok(Prepared::Older { from, to }) => {
                 return Err(down(format!(
@@ -137,10 +140,15 @@ impl ClickHouse {
             self.config.database
         );
         let mut found: Option<(String, &str)> = None;
-        let mut failure = None;
+        let (mut failure, mut without) = (None, None);
         for (index, url) in self.transport.urls().enumerate() {
             let rows = match self.transport.rows_at(index, &sql).await {
                 Ok(rows) => rows,
+                // It answers, and does not have what another address has.
+                Err(fault @ Fault::Refused { .. }) => {
+                    without.get_or_insert(format!("{url}: {fault}"));
+                    continue;
+                }
                 Err(fault) => {
                     failure.get_or_insert(fault);
                     continue;
@@ -156,10 +164,14 @@ impl ClickHouse {
                 None => found = Some((id.to_owned(), url)),
             }
         }
-        match (found, failure) {
-            (Some((id, _)), _) => Ok(id),
-            (None, Some(fault)) => Err(fault.into_sink_error()),
-            (None, None) => Err(SinkError::Retry { after: None, source: "no address".into() }),
+        match (found, without, failure) {
+            (Some((_, at)), Some(words), _) => {
+                Err(down(format!("{at} and {words}: every address must lead to one store")))
+            }
+            (Some((id, _)), None, _) => Ok(id),
+            (None, Some(words), _) => Err(down(words)),
+            (None, None, Some(fault)) => Err(fault.into_sink_error()),
+            (None, None, None) => Err(down("no address is configured".to_owned())),
         }
     }
 }

@@ -185,7 +185,10 @@ impl ClickHouse {
             Ok(layout) => layout.statement(&self.config.database),
             Err(words) => {
                 self.look_again();
-                let words = format!("{table} cannot be written: {words}; run tracker migrate");
+                let words = format!(
+                    "{table} cannot be written: {words}; run tracker migrate, and change by hand what \
+                     it says does not fit"
+                );
                 return Err(SinkError::Unfit { after: UNFIT, source: words.into() });
             }
         };

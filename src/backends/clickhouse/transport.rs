@@ -66,7 +66,7 @@ pub(super) struct Table {
 
 /// The servers of one store.
 pub(super) struct Transport {
-    addresses: Vec<Address>,
+    addresses: Vec<Arc<Address>>,
     turn: AtomicUsize,
     clock: Arc<dyn Clock>,
     question_time_max: Duration,
@@ -134,7 +134,7 @@ impl Transport {
             health: Mutex::default(),
         };
         Ok(Self {
-            addresses: config.addresses.iter().map(address).collect(),
+            addresses: config.addresses.iter().map(address).map(Arc::new).collect(),
             turn: AtomicUsize::new(0),
             clock,
             question_time_max: config.question_time_max,
@@ -289,6 +289,30 @@ impl Transport {
         }
     }
 
+    /// The first address that answers, alone: for what is done step by step and must not be spread
+    /// over servers that turn out to be different stores.
+    ///
+    /// # Errors
+    /// When none answers, as the last of them did not.
+    pub(super) async fn alone(&self) -> Result<Self, Fault> {
+        let mut fault = Fault::Answer("no address is configured".to_owned());
+        for (index, address) in self.addresses.iter().enumerate() {
+            match self.rows_at(index, "select 1").await {
+                Ok(_) => {
+                    return Ok(Self {
+                        addresses: vec![Arc::clone(address)],
+                        turn: AtomicUsize::new(0),
+                        clock: Arc::clone(&self.clock),
+                        question_time_max: self.question_time_max,
+                        insert_time_max: self.insert_time_max,
+                    });
+                }
+                Err(found) => fault = found,
+            }
+        }
+        Err(fault)
+    }
+
     /// Every address by name, in the order of the configuration.
     pub(super) fn urls(&self) -> impl Iterator<Item = &str> {
         self.addresses.iter().map(|address| address.url.as_str())
@@ -319,7 +343,7 @@ impl Transport {
         let now = self.clock.monotonic();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.addresses.len().max(1);
         let (before, after) = self.addresses.split_at(turn.min(self.addresses.len()));
-        let mut order: Vec<&Address> = after.iter().chain(before).collect();
+        let mut order: Vec<&Address> = after.iter().chain(before).map(AsRef::as_ref).collect();
         order.sort_by_key(|address| address.rests_until().filter(|until| *until > now));
         order
     }
