@@ -27,6 +27,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::json;
+use super::wire::{push_bytes, push_length};
 use crate::event::Event;
 use crate::tables::{AnyTable, Cell};
 
@@ -394,8 +395,8 @@ impl<'l> Block<'l> {
         into.write_all(&head)?;
         for (column, values) in self.columns.iter().zip(&mut self.values) {
             head.clear();
-            push_text(&mut head, column.name.as_bytes());
-            push_text(&mut head, column.announced.as_bytes());
+            push_bytes(&mut head, column.name.as_bytes());
+            push_bytes(&mut head, column.announced.as_bytes());
             head.extend_from_slice(column.prefix());
             for part in [&head, &values.nulls, &values.ends, &values.bytes, &values.second] {
                 into.write_all(part)?;
@@ -424,9 +425,9 @@ impl Values {
         let bytes = &mut self.bytes;
         match (column.kind, cell) {
             (kind, Cell::Null) => self.push_default(kind),
-            (Kind::Text | Kind::Json, Cell::Text(text)) => push_text(bytes, text.as_bytes()),
+            (Kind::Text | Kind::Json, Cell::Text(text)) => push_bytes(bytes, text.as_bytes()),
             (Kind::Text | Kind::Json, Cell::Json(map)) => {
-                push_text(bytes, &serde_json::to_vec(map).map_err(|_| "json")?);
+                push_bytes(bytes, &serde_json::to_vec(map).map_err(|_| "json")?);
             }
             (Kind::Paths, Cell::Json(map)) => self.push_object(map)?,
             (Kind::Paths, Cell::Text(text)) => {
@@ -434,9 +435,9 @@ impl Values {
                     &serde_json::from_str(text).map_err(|_| "text that is no object")?,
                 )?;
             }
-            (Kind::Text, Cell::Uuid(id)) => push_text(bytes, id.to_string().as_bytes()),
-            (Kind::Text, Cell::Int(number)) => push_text(bytes, number.to_string().as_bytes()),
-            (Kind::Text, Cell::Money(amount)) => push_text(bytes, amount.to_string().as_bytes()),
+            (Kind::Text, Cell::Uuid(id)) => push_bytes(bytes, id.to_string().as_bytes()),
+            (Kind::Text, Cell::Int(number)) => push_bytes(bytes, number.to_string().as_bytes()),
+            (Kind::Text, Cell::Money(amount)) => push_bytes(bytes, amount.to_string().as_bytes()),
             (Kind::Uuid, Cell::Uuid(id)) => push_uuid(bytes, *id),
             (Kind::Bool, Cell::Bool(truth)) => bytes.push(u8::from(*truth)),
             (Kind::Int { bits, signed }, Cell::Int(number)) => {
@@ -461,7 +462,7 @@ impl Values {
             }
             (Kind::Texts, Cell::List(texts)) => {
                 for text in texts.iter() {
-                    push_text(bytes, text.as_bytes());
+                    push_bytes(bytes, text.as_bytes());
                 }
                 self.end_list(texts.len());
             }
@@ -479,7 +480,7 @@ impl Values {
     /// What stands where nothing is: below a NULL, or in a column that takes none.
     fn push_default(&mut self, kind: Kind) {
         let width = match kind {
-            Kind::Json => return push_text(&mut self.bytes, b"{}"),
+            Kind::Json => return push_bytes(&mut self.bytes, b"{}"),
             Kind::Texts | Kind::Uuids | Kind::Paths => return self.end_list(0),
             Kind::Text | Kind::Bool => 1,
             Kind::Uuid => 16,
@@ -525,20 +526,6 @@ fn push_int(bytes: &mut Vec<u8>, bits: u8, signed: bool, number: i64) -> Option<
     let width = usize::from(bits / 8);
     bytes.extend(number.to_le_bytes().get(..width).filter(|_| fits)?);
     Some(())
-}
-
-fn push_text(bytes: &mut Vec<u8>, text: &[u8]) {
-    push_length(bytes, text.len());
-    bytes.extend_from_slice(text);
-}
-
-/// LEB128, seven bits at a time.
-pub(super) fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
-    while length >= 0x80 {
-        bytes.push(length.to_le_bytes()[0] | 0x80);
-        length >>= 7;
-    }
-    bytes.push(length.to_le_bytes()[0]);
 }
 
 #[cfg(test)]

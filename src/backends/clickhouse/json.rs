@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Number, Value};
 
-use super::encode::push_length;
+use super::wire::{push_bytes, push_length};
 
 /// Type codes of the specification.
 mod code {
@@ -232,11 +232,6 @@ fn push_number(number: &Number, kind: &Type, bytes: &mut Vec<u8>) {
         (Type::UInt, _, Some(number)) => bytes.extend(number.to_le_bytes()),
         _ => bytes.extend(number.as_f64().unwrap_or_default().to_le_bytes()),
     }
-}
-
-fn push_bytes(into: &mut Vec<u8>, bytes: &[u8]) {
-    push_length(into, bytes.len());
-    into.extend_from_slice(bytes);
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod sink;
 mod store;
 mod transport;
 mod values;
+mod wire;
 
 use std::io;
 use std::sync::Arc;
