@@ -14,12 +14,11 @@ use clap::{Args, Subcommand};
 use rand::Rng as _;
 use uuid::Uuid;
 
-use super::{answering, load, runtime, socket};
+use super::{answering, keys, load, runtime, socket};
 use crate::backends::{Account, AccountChange, clickhouse};
 use crate::clock::SystemClock;
 use crate::config::{BackendConfig, Config, DuckDbConfig};
 use crate::http::control::{AskError, ask};
-use crate::intake::Keys;
 use crate::links::accounts::hash_password;
 
 /// Letters of a made password, without look-alikes.
@@ -66,9 +65,7 @@ pub(super) fn run(
     env: &BTreeMap<String, String>,
 ) -> anyhow::Result<ExitCode> {
     let config = load(&arguments.config, env)?.config;
-    let intake = &config.intake;
-    let keys = Keys::open(&intake.keys_directory, intake.hash_mode, &intake.prefix_private_hash)
-        .context("reading the installation's key")?;
+    let keys = keys(&config)?;
     let id = |text: &str| Uuid::parse_str(text.trim()).unwrap_or_else(|_| keys.id(text.trim()));
     match &arguments.action {
         Action::Add { user, organisation, days, password_stdin } => {

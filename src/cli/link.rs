@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
 
-use super::load;
-use crate::intake::Keys;
+use super::{keys, load};
 use crate::links::Policy;
 
 /// Arguments of `tracker link`.
@@ -45,9 +44,7 @@ pub(super) fn run(
     if let Err(refused) = Policy::new(&config.links, api_version).redirect(url, true) {
         bail!("{url} {refused}");
     }
-    let intake = &config.intake;
-    let keys = Keys::open(&intake.keys_directory, intake.hash_mode, &intake.prefix_private_hash)
-        .context("reading the installation's key")?;
+    let keys = keys(&config)?;
     let first = || config.links.domains.first().map(|domain| format!("https://{domain}"));
     let base = base.clone().or_else(first).unwrap_or_default();
     let query = url::form_urlencoded::Serializer::new(String::new())

@@ -25,6 +25,7 @@ use tokio::runtime::Runtime;
 use crate::app;
 use crate::config::{BackendConfig, Config, Loaded};
 use crate::http::control::ask;
+use crate::intake::Keys;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -176,6 +177,11 @@ fn load(path: &Path, env: &BTreeMap<String, String>) -> anyhow::Result<Loaded> {
 /// The store that questions go to.
 fn answering(config: &Config) -> anyhow::Result<&BackendConfig> {
     config.backends.first().context("Notify names no store")
+}
+
+/// The installation's key.
+fn keys(config: &Config) -> anyhow::Result<Keys> {
+    Keys::of(&config.intake).context("reading the installation's key")
 }
 
 /// Where a running server answers its operator.

@@ -8,18 +8,17 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use async_trait::async_trait;
 use chrono::Utc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{load, runtime, socket};
+use super::{keys, load, runtime, socket};
 use crate::backends::{self, Job, Portion, PruneError, PruneKey, Pruner};
 use crate::config::{BackendConfig, Config, PruneAction};
 use crate::http::control::{AskError, ask};
-use crate::intake::Keys;
 use crate::prune::{Step, Summary, jobs, prune};
+use crate::telemetry::chain;
 
 /// Arguments of `tracker prune`.
 #[derive(Debug, Clone, Args)]
@@ -48,13 +47,10 @@ pub(super) fn run(
     env: &BTreeMap<String, String>,
 ) -> anyhow::Result<ExitCode> {
     let config = load(&arguments.config, env)?.config;
-    let intake = &config.intake;
-    let keys = Keys::open(&intake.keys_directory, intake.hash_mode, &intake.prefix_private_hash)
-        .context("reading the installation's key")?;
+    let key = PruneKey(keys(&config)?.pruning());
     let mut failures = 0;
     let runtime = runtime()?;
     for backend in &config.backends {
-        let key = PruneKey(keys.pruning());
         failures += runtime.block_on(of_store(backend, &config, &key, arguments));
     }
     if failures > 0 {
@@ -164,13 +160,7 @@ fn tell(name: &str, step: &Step<'_>) {
         Step::Waiting(_) => print!("."),
         Step::Done => println!(" done"),
         Step::Failed(job, error) => {
-            let mut causes = String::new();
-            let mut cause = std::error::Error::source(error);
-            while let Some(inner) = cause {
-                causes.push_str(&format_args!(": {inner}").to_string());
-                cause = inner.source();
-            }
-            println!("{name}: {}: not done: {error}{causes}", words(job));
+            println!("{name}: {}: not done: {}", words(job), chain(*error));
         }
         Step::Enough(rows) => {
             println!("{name}: {rows} rows are as many as PruneLimit allows; the next run goes on");

@@ -18,7 +18,7 @@ use aws_lc_rs::{digest, hmac, rand};
 use thiserror::Error;
 use uuid::{Builder, Uuid, Version};
 
-use crate::config::HashMode;
+use crate::config::{HashMode, IntakeConfig};
 
 /// Name of the key's file in the folder of keys.
 const FILE: &str = "hash.key";
@@ -79,6 +79,14 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// The key that `config` names, as [`Self::open`] reads it.
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub fn of(config: &IntakeConfig) -> Result<Self, KeyError> {
+        Self::open(&config.keys_directory, config.hash_mode, &config.prefix_private_hash)
+    }
+
     /// Reads the key in `directory`, or makes it at first start.
     ///
     /// # Errors

@@ -365,8 +365,7 @@ impl Intake {
         journal: Journal,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
-        let keys =
-            Keys::open(&config.keys_directory, config.hash_mode, &config.prefix_private_hash)?;
+        let keys = Keys::of(config)?;
         let preparer = Preparer::new(config, keys, geo, Agents::start())?;
         Ok(Self { preparer, journal, metrics, keeps_raw: config.quarantine_raw })
     }
@@ -376,8 +375,7 @@ impl Intake {
     /// # Errors
     /// As [`Intake::open`].
     pub fn successor(&self, config: &IntakeConfig, geo: Arc<GeoDb>) -> anyhow::Result<Self> {
-        let keys =
-            Keys::open(&config.keys_directory, config.hash_mode, &config.prefix_private_hash)?;
+        let keys = Keys::of(config)?;
         let preparer = Preparer::new(config, keys, geo, self.preparer.agents.clone())?;
         let (journal, metrics) = (self.journal.clone(), Arc::clone(&self.metrics));
         Ok(Self { preparer, journal, metrics, keeps_raw: config.quarantine_raw })

@@ -237,8 +237,13 @@ pub(super) fn is_fed(
 
 /// The table a materialized view writes to, without its database; `None` for one of its own.
 fn target_of(present: &Present) -> Option<&str> {
-    let (_, rest) = present.made_by.split_once(" TO ")?;
-    let name = rest.split([' ', '\n', '(']).next()?;
+    table_after(&present.made_by, " TO ")
+}
+
+/// The table that stands in a statement behind the first `word`, without its database.
+pub(super) fn table_after<'s>(statement: &'s str, word: &str) -> Option<&'s str> {
+    let (_, rest) = statement.split_once(word)?;
+    let name = rest.split([' ', '\n', '(', ')']).next()?;
     Some(name.rsplit('.').next().unwrap_or(name).trim_matches('`'))
 }
 

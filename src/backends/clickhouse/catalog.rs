@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::adopt::table_after;
 use super::encode::Layout;
 use super::fault::{About, Fault, about};
 use super::transport::{Question, Transport};
@@ -197,24 +198,15 @@ impl Found {
 
 /// Materialized views of the database, as (source, target).
 async fn views(transport: &Transport, database: &str) -> Result<Vec<(String, String)>, Fault> {
-    let sql = "select name, create_table_query, toString(uuid) from system.tables \
+    let sql = "select create_table_query, toString(uuid) from system.tables \
                where database = {database:String} and engine = 'MaterializedView'";
     let rows = transport.rows(sql, &[("database", database)]).await?;
-    let view = |[_, sql, id]: [String; 3]| {
-        let table = |after: &str| {
-            let at = sql.find(after)? + after.len();
-            let name = sql.get(at..)?.split([' ', '\n', '(', ')']).next()?;
-            Some(name.rsplit('.').next()?.trim_matches('`').to_owned())
-        };
-        let target = table(" TO ").unwrap_or_else(|| format!(".inner_id.{id}"));
-        let select = sql.find(" AS ").unwrap_or(0);
-        let source = sql.get(select..).and_then(|select| {
-            let at = select.find("FROM ")? + "FROM ".len();
-            let name = select.get(at..)?.split([' ', '\n', '(', ')']).next()?;
-            Some(name.rsplit('.').next()?.trim_matches('`').to_owned())
-        });
+    let view = |[sql, id]: [String; 2]| {
+        let target =
+            table_after(&sql, " TO ").map_or_else(|| format!(".inner_id.{id}"), str::to_owned);
+        let select = sql.get(sql.find(" AS ").unwrap_or(0)..)?;
         // A table of shards is fed through its local half.
-        let source = source?.trim_end_matches("_local").to_owned();
+        let source = table_after(select, "FROM ")?.trim_end_matches("_local").to_owned();
         Some((source, target))
     };
     Ok(texts(&rows).filter_map(view).collect())
