@@ -19,11 +19,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::Utc;
-use tracker::backends::{self, Backend, Batch};
+use tracker::backends::{self, Backend, memory};
 use tracker::clock::SystemClock;
 use tracker::config::Config;
 use tracker::event::{Event, EventId, Ingest};
-use tracker::journal::Position;
 use tracker::tables;
 
 /// As in the program: allocation is a good part of the cost.
@@ -55,8 +54,8 @@ async fn main() {
             })
             .collect();
         let table = tables::find("events").expect("the table");
-        let (first, last) = (Position(stored + 1), Position(stored + BATCH_ROWS));
-        sink.write(&Batch { table, first, last, events }).await.expect("a stored batch");
+        let batch = memory::batch(table, events).expect("some events");
+        sink.write(&batch).await.expect("a stored batch");
         stored += BATCH_ROWS;
         if stored % WINDOW_ROWS == 0 {
             let used = processor_seconds() - window;

@@ -127,7 +127,7 @@ pub fn read_behind(
             if marks.iter().any(|mark| mark.find(&record.bytes).is_some())
                 && let Ok(event) = event::decode(&record.bytes)
             {
-                take(&event, record.position);
+                take(&event, record.location.position);
             }
         }
     }

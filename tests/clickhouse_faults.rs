@@ -423,6 +423,24 @@ fn a_memory_limit_of_the_server_is_waited_for() {
 }
 
 #[test]
+fn a_server_with_little_memory_gets_less_at_once() {
+    let Some(mut clickhouse) = ClickHouse::start() else { return };
+    let mut promises = Promises::default();
+    let site = site(&clickhouse.entry("little"));
+    let server = site.start();
+    promises.send(server.address, 1, 10);
+    server.drained();
+    clickhouse.stop();
+    promises.send(server.address, 20, 1000);
+    only_duckdb_has_all(&server);
+    clickhouse.restart_with(&["--setting", "max_memory_usage=40000000"]);
+    complains(&server, "MEMORY_LIMIT_EXCEEDED");
+    all_is_well(&promises, &clickhouse, "little", &site, &server);
+    assert!(log(&site).contains("batch is too large and is cut"), "it was taken as it was");
+    server.stop();
+}
+
+#[test]
 fn a_user_who_may_only_read_is_named_and_a_better_one_delivers_everything() {
     let Some(clickhouse) = ClickHouse::shared() else { return };
     let mut promises = Promises::default();

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod answering;
+mod batch;
 pub mod clickhouse;
 #[cfg(feature = "duckdb")]
 pub mod duckdb;
@@ -18,8 +19,9 @@ use crate::clock::Clock;
 use crate::config::BackendConfig;
 pub use accounts::{Account, AccountChange};
 pub use answering::answering;
+pub use batch::{Batch, Entry, Events, ReadError, Records};
 pub use pruner::{Job, Portion, PruneError, PruneKey, Pruner};
-pub use sink::{Appetite, Batch, BoxError, Guarantee, Sink, SinkError};
+pub use sink::{Appetite, BoxError, Guarantee, Sink, SinkError};
 pub use store::{Agreement, Link, Rows, ShortLink, Store, StoreError};
 
 /// One configured system, with its abilities.

@@ -1,14 +1,12 @@
 //! What delivery asks of a system: take this frozen batch, and tolerate being given it again.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::event::Event;
-use crate::journal::Position;
+use super::batch::Batch;
 use crate::tables::AnyTable;
 
 /// Any error of a driver.
@@ -38,13 +36,17 @@ pub trait Sink: Send + Sync + 'static {
     /// never will.
     async fn write(&self, batch: &Batch) -> Result<(), SinkError>;
 
+    /// Tells of the batch that comes next for its table, should the one on its way be stored, so that
+    /// the sink can encode it meanwhile. It may never come.
+    fn expect(&self, _next: &Batch) {}
+
     /// How long at least one table must rest between two batches; the store decides, because each
     /// batch costs it the same whatever its size.
     fn rest(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// How much it is worth to hold for this store.
+    /// How large its batches may be.
     fn appetite(&self) -> Appetite {
         Appetite::default()
     }
@@ -58,21 +60,20 @@ pub trait Sink: Send + Sync + 'static {
     async fn close(&self) {}
 }
 
-/// How much of its rows a sink wants held in memory, in estimated bytes; the rest of a backlog is safe
-/// in the journal.
+/// How large a batch a sink likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appetite {
-    /// In all lanes, what is being sent included.
-    pub memory: usize,
-    /// In one batch.
-    pub batch_memory: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Bytes in the journal.
+    pub bytes: usize,
 }
 
 impl Default for Appetite {
-    /// 12 MiB, so that a sink with a backlog of any length leaves the process below 128 MB while its
-    /// batch is encoded; that is some thousand events.
+    /// Enough that what a batch costs beside its rows is forgotten in most stores, and little enough
+    /// that a store without bounds of its own may hold it in memory.
     fn default() -> Self {
-        Self { memory: 12 << 20, batch_memory: 12 << 20 }
+        Self { rows: 8_192, bytes: 16 << 20 }
     }
 }
 
@@ -84,6 +85,13 @@ pub enum SinkError {
     Retry {
         /// The store's own wish.
         after: Option<Duration>,
+        /// The driver's error.
+        source: BoxError,
+    },
+    /// Try again, and if that fails too, with fewer rows: it took more time or memory than the store
+    /// gives.
+    #[error("the store cannot take so much at once")]
+    TooLarge {
         /// The driver's error.
         source: BoxError,
     },
@@ -119,32 +127,5 @@ impl fmt::Display for Guarantee {
             Self::ExactlyOnce => f.write_str("exactly-once"),
             Self::AtLeastOnce(why) => write!(f, "at-least-once: {why}"),
         }
-    }
-}
-
-/// A contiguous range of the journal for one table. Rows are computed while encoding, never kept.
-#[derive(Clone)]
-pub struct Batch {
-    /// The table every event here has a row for.
-    pub table: &'static dyn AnyTable,
-    /// First position of the range.
-    pub first: Position,
-    /// Last position of the range; equals the last event's.
-    pub last: Position,
-    /// The events in order of position; each knows its position in [`Event::ingest`].
-    pub events: Vec<Arc<Event>>,
-}
-
-impl Batch {
-    /// Equal for every attempt at the same range, different for any other range.
-    pub fn token(&self) -> String {
-        let node = self.events.first().map_or("", |event| &*event.ingest.node);
-        format!("{node}/{}/{}-{}", self.table.name(), self.first, self.last)
-    }
-}
-
-impl fmt::Debug for Batch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} rows)", self.token(), self.events.len())
     }
 }

@@ -1,11 +1,15 @@
 //! One attempt at one part of a frozen batch, up to an outcome the lane can act on.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
+
 use super::poison;
-use crate::backends::{Batch, Sink, SinkError};
+use crate::backends::{Batch, ReadError, Sink, SinkError};
 use crate::clock::Clock;
+use crate::event::Event;
 use crate::journal::Journal;
 use crate::tables::AnyTable;
 use crate::telemetry::chain;
@@ -27,6 +31,8 @@ pub(super) enum Outcome {
     GivenUp(String),
     /// The one row was refused, and the journal does not take it now.
     Unkept(String),
+    /// Try again; should that fail too, with fewer rows.
+    TooLarge(String),
     /// Try again when somebody has changed the table; the store is well.
     Unfit { after: Duration, message: String },
     /// Try again.
@@ -58,6 +64,7 @@ impl Target {
             Err(SinkError::Retry { after, source }) => {
                 Outcome::Failed { after, message: chain(&*source) }
             }
+            Err(SinkError::TooLarge { source }) => Outcome::TooLarge(chain(&*source)),
             Err(SinkError::Unfit { after, source }) => {
                 Outcome::Unfit { after, message: chain(&*source) }
             }
@@ -65,18 +72,38 @@ impl Target {
         }
     }
 
-    async fn refused(&self, part: &Batch, message: String) -> Outcome {
-        let [event] = part.events.as_slice() else { return Outcome::Refused(message) };
+    async fn refused(&self, part: &Arc<Batch>, message: String) -> Outcome {
+        if part.entries.len() > 1 {
+            return Outcome::Refused(message);
+        }
         if is_quarantine(part.table) {
             return Outcome::GivenUp(message);
         }
-        let record = poison::refused(event, &self.name, part.table.name(), &message);
+        let record = match self.read_again(part).await {
+            Ok(Some(event)) => poison::refused(&event, &self.name, part.table.name(), &message),
+            // Damaged since it was refused, and counted as that.
+            Ok(None) => return Outcome::GivenUp(message),
+            Err(ReadError::Undecodable { position, bytes, source }) => {
+                let (node, now) = (self.journal.node(), self.clock.wall());
+                poison::undecodable(&node, position, &bytes, &chain(&source), now)
+            }
+            Err(ReadError::Journal(error)) => {
+                return Outcome::Unkept(format!("{error}, to read a refused row: {message}"));
+            }
+        };
         match poison::keep(&self.journal, &record).await {
             Ok(()) => Outcome::SetAside(message),
             Err(error) => {
                 Outcome::Unkept(format!("{error}, to set aside a refused row: {message}"))
             }
         }
+    }
+
+    /// The one event of `part`.
+    async fn read_again(&self, part: &Arc<Batch>) -> Result<Option<Arc<Event>>, ReadError> {
+        let part = Arc::clone(part);
+        let read = spawn_blocking(move || part.events().next().transpose()).await;
+        read.unwrap_or_else(|error| Err(ReadError::Journal(io::Error::other(error))))
     }
 }
 

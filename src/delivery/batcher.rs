@@ -10,9 +10,9 @@
 //! A lane due by its limits gives all it has up to the bounds of one batch. After a restart a lane
 //! with a frozen range gives exactly that range first, whatever the limits are now.
 //!
-//! Memory is bounded by [`Bounds`] over all lanes together: when [`Batcher::has_room`] is false the
-//! caller stops reading the journal, where the backlog is safe. A row is charged to every lane it
-//! waits in, though lanes share the event; the bound is therefore an upper one.
+//! A lane holds where its rows stand, not what they say: that is read when a batch is written. Memory
+//! is bounded by [`Bounds`] over all lanes together: when [`Batcher::has_room`] is false the caller
+//! stops reading the journal, where the backlog is safe.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,41 +22,35 @@ use chrono::{DateTime, Utc};
 
 use super::adaptive::Adaptive;
 use super::cursor::{Range, TableCursor};
-use crate::backends::{Appetite, Batch};
+use crate::backends::{Appetite, Batch, Entry, Records};
 use crate::config::{Limits, Strategy, TableLimits};
-use crate::event::Event;
-use crate::journal::Position;
+use crate::event::Glance;
+use crate::journal::{Location, Position};
 use crate::tables::AnyTable;
 
 /// A row waits no longer than this whatever its limits say: a lane that waits holds the journal.
 pub(super) const AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// What an event costs in memory beyond its encoded bytes: the structure itself, its share of lane
-/// and allocator.
-const EVENT_OVERHEAD: usize = size_of::<Event>() + 256;
-
-/// How much may wait, and how much one batch may hold.
+/// How much may wait, and how much one batch may hold. A row that waits costs some
+/// 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bounds {
-    /// Estimated bytes of memory in all lanes of a sink, what is being sent included.
-    pub(super) memory: usize,
-    /// Estimated bytes of memory of one batch. Half of `memory` lets a lane fill while its batch is
-    /// on its way.
-    pub(super) batch_memory: usize,
+    /// Rows in all lanes of a sink, what is being sent included.
+    pub(super) rows: usize,
     /// Rows of one batch.
     pub(super) batch_rows: usize,
     /// Encoded bytes of one batch.
     pub(super) batch_bytes: usize,
-    /// Encoded bytes read from the journal at once, by which `memory` may be exceeded.
+    /// Encoded bytes read from the journal at once, by whose rows `rows` may be exceeded.
     pub(super) read_bytes: usize,
 }
 
 impl Bounds {
-    /// What a sink of that appetite gets; what is read at once takes a few milliseconds to decode.
+    /// What a sink of that appetite gets: a lane fills while its batch is on its way, and there is
+    /// room for others. What is read at once takes a few milliseconds to look at.
     pub(super) fn of(appetite: Appetite) -> Self {
-        let Appetite { memory, batch_memory } = appetite;
-        let (batch_rows, batch_bytes) = (200_000, 64 << 20);
-        Self { memory, batch_memory, batch_rows, batch_bytes, read_bytes: 1 << 20 }
+        let Appetite { rows: batch_rows, bytes: batch_bytes } = appetite;
+        Self { rows: 3 * batch_rows, batch_rows, batch_bytes, read_bytes: 1 << 20 }
     }
 }
 
@@ -76,9 +70,10 @@ pub(super) enum Taken {
 /// All lanes of one sink.
 pub(super) struct Batcher {
     sink: Arc<str>,
+    /// Where batches are read.
+    records: Arc<dyn Records>,
     lanes: Vec<Lane>,
     read: Position,
-    memory: usize,
     bounds: Bounds,
 }
 
@@ -106,7 +101,7 @@ enum State {
 }
 
 struct Waiting {
-    event: Arc<Event>,
+    entry: Entry,
     bytes: usize,
     since: Instant,
 }
@@ -116,6 +111,7 @@ impl Batcher {
     /// journal now: no more of a frozen range than that can be found.
     pub(super) fn new(
         sink: Arc<str>,
+        records: Arc<dyn Records>,
         tables: impl IntoIterator<Item = (&'static dyn AnyTable, TableLimits, TableCursor)>,
         head: Position,
         bounds: Bounds,
@@ -125,7 +121,7 @@ impl Batcher {
             .map(|(table, limits, at)| Lane::new(table, limits, at, head))
             .collect();
         let read = lanes.iter().map(|lane| lane.stored).min().unwrap_or(head);
-        Self { sink, lanes, read, memory: 0, bounds }
+        Self { sink, records, lanes, read, bounds }
     }
 
     /// The position up to which the journal was read.
@@ -137,17 +133,17 @@ impl Batcher {
         0..self.lanes.len()
     }
 
-    /// Puts `event`, `bytes` long in the journal, into every lane that has a row for it and does
+    /// Puts an event, `bytes` long at `location`, into every lane that has a row for it and does
     /// not have it stored. Events come in order of position.
-    pub(super) fn push(&mut self, event: &Arc<Event>, bytes: usize, now: Instant) {
-        let position = Position(event.ingest.seq);
+    pub(super) fn push(&mut self, glance: &Glance, location: Location, bytes: usize, now: Instant) {
+        let (event, position) = (glance.event(), location.position);
         debug_assert!(position > self.read, "positions only grow");
+        let entry = Entry { location, received_at: event.received_at };
         for lane in &mut self.lanes {
             let is_new = position > lane.stored;
             if is_new && lane.table.has_row(event) && event.is_for(&self.sink, lane.table.name()) {
-                lane.waiting.push_back(Waiting { event: Arc::clone(event), bytes, since: now });
+                lane.waiting.push_back(Waiting { entry, bytes, since: now });
                 lane.rows_bytes = lane.rows_bytes.saturating_add(bytes);
-                self.memory = self.memory.saturating_add(bytes + EVENT_OVERHEAD);
             }
         }
         self.read_to(position);
@@ -165,7 +161,7 @@ impl Batcher {
     /// Whether more of the journal may be read.
     pub(super) fn has_room(&self) -> bool {
         // A frozen range was held within the bound by the run that froze it, so it fits again.
-        self.memory < self.bounds.memory || self.lanes.iter().any(|lane| lane.restores(self.read))
+        self.rows() < self.bounds.rows || self.lanes.iter().any(|lane| lane.restores(self.read))
     }
 
     /// Lanes that should send now, by priority. With no room left every lane with rows is due:
@@ -197,10 +193,23 @@ impl Batcher {
 
     /// Takes what `lane` gives as one batch; until [`Batcher::committed`] it gives nothing else.
     pub(super) fn take(&mut self, lane: LaneIndex) -> Option<Taken> {
-        let read = self.read;
-        let bounds = self.bounds;
+        let (read, bounds) = (self.read, self.bounds);
         let lane = self.lanes.get_mut(lane).filter(|lane| lane.can_give(read))?;
-        lane.take(read, &bounds)
+        lane.take(read, &bounds, &self.records)
+    }
+
+    /// What `lane` will give when the batch on its way is stored, if that is settled already and it
+    /// begins behind `after`.
+    pub(super) fn next_full(&self, lane: LaneIndex, after: Position) -> Option<Batch> {
+        let lane = self.lanes.get(lane)?;
+        let first = lane.waiting.front()?.entry.position();
+        let is_next = matches!(lane.state, State::Sending { .. }) && lane.is_full(&self.bounds);
+        if first <= after || !is_next {
+            return None;
+        }
+        let entries: Vec<Entry> =
+            lane.waiting.iter().take(lane.batch_rows(&self.bounds)).map(|row| row.entry).collect();
+        Batch::new(lane.table, &entries, Arc::clone(&self.records))
     }
 
     /// The batch of `lane` is stored. The next one is not due before `rest` is over, unless it is
@@ -214,7 +223,7 @@ impl Batcher {
     ) {
         let read = self.read;
         let Some(lane) = self.lanes.get_mut(lane) else { return };
-        let State::Sending { range, rows, bytes, .. } = lane.state else { return };
+        let State::Sending { range, .. } = lane.state else { return };
         lane.state = State::Filling;
         lane.stored = lane.stored.max(range.last);
         lane.advance(read);
@@ -223,7 +232,6 @@ impl Batcher {
             adaptive.observe(lane.waiting.len(), latency);
             lane.limits.limits = adaptive.limits();
         }
-        self.memory = self.memory.saturating_sub(bytes + rows * EVENT_OVERHEAD);
     }
 
     /// What the cursor file should say of `lane`.
@@ -249,12 +257,6 @@ impl Batcher {
     /// Encoded bytes in lanes, what is being sent included.
     pub(super) fn bytes(&self) -> usize {
         self.lanes.iter().map(|lane| lane.rows_bytes + lane.sending().1).sum()
-    }
-
-    /// Estimated bytes of memory, compared with [`Bounds::memory`].
-    #[cfg(test)]
-    pub(super) fn memory(&self) -> usize {
-        self.memory
     }
 }
 
@@ -296,7 +298,7 @@ impl Lane {
         match self.state {
             State::Sending { oldest, .. } => Some(oldest),
             State::Filling | State::Restoring { .. } => {
-                self.waiting.front().map(|row| row.event.received_at)
+                self.waiting.front().map(|row| row.entry.received_at)
             }
         }
     }
@@ -305,7 +307,7 @@ impl Lane {
     fn advance(&mut self, read: Position) {
         let first = match self.state {
             State::Sending { range, .. } | State::Restoring { range, .. } => Some(range.first),
-            State::Filling => self.waiting.front().map(|row| Position(row.event.ingest.seq)),
+            State::Filling => self.waiting.front().map(|row| row.entry.position()),
         };
         let stored = first.map_or(read, |first| Position(first.0.saturating_sub(1)));
         self.stored = self.stored.max(stored);
@@ -340,21 +342,31 @@ impl Lane {
         let Limits { rows, bytes, age } = self.limits.limits;
         let reached = full
             || matches!(self.state, State::Restoring { .. })
-            || self.waiting.len() >= rows.min(bounds.batch_rows)
-            || self.rows_bytes >= bytes.min(bounds.batch_bytes);
+            || self.waiting.len() >= rows
+            || self.rows_bytes >= bytes
+            || self.is_full(bounds);
         let at = if reached { now } else { self.waiting.front()?.since + age.min(AGE_MAX) };
         // A full batch is worth its cost at any time: a backlog drains.
-        let memory = self.rows_bytes + self.waiting.len() * EVENT_OVERHEAD;
-        let rest = self.rest_until.filter(|_| memory < bounds.batch_memory);
+        let rest = self.rest_until.filter(|_| !self.is_full(bounds));
         Some(rest.map_or(at, |rest| rest.max(at)))
     }
 
-    fn take(&mut self, read: Position, bounds: &Bounds) -> Option<Taken> {
+    /// Whether more than one batch cannot hold waits.
+    fn is_full(&self, bounds: &Bounds) -> bool {
+        self.waiting.len() >= bounds.batch_rows || self.rows_bytes >= bounds.batch_bytes
+    }
+
+    fn take(
+        &mut self,
+        read: Position,
+        bounds: &Bounds,
+        records: &Arc<dyn Records>,
+    ) -> Option<Taken> {
         let count = match self.state {
             State::Sending { .. } => return None,
             State::Filling => self.batch_rows(bounds),
             State::Restoring { range, .. } => {
-                let within = |row: &Waiting| row.event.ingest.seq <= range.last.0;
+                let within = |row: &Waiting| row.entry.position() <= range.last;
                 self.waiting.iter().take_while(|row| within(row)).count()
             }
         };
@@ -371,30 +383,24 @@ impl Lane {
         let bytes = taken.iter().map(|row| row.bytes).sum();
         self.rows_bytes = self.rows_bytes.saturating_sub(bytes);
         self.state = State::Sending { range, rows: count, bytes, oldest };
-        let events = taken.into_iter().map(|row| row.event).collect();
-        Some(Taken::Batch(Batch {
-            table: self.table,
-            first: range.first,
-            last: range.last,
-            events,
-        }))
+        let entries: Vec<Entry> = taken.into_iter().map(|row| row.entry).collect();
+        Batch::new(self.table, &entries, Arc::clone(records)).map(Taken::Batch)
     }
 
     /// How many waiting rows fit into one batch: at least one.
     fn batch_rows(&self, bounds: &Bounds) -> usize {
-        let (mut bytes, mut memory) = (0usize, 0usize);
+        let mut bytes = 0usize;
         let fits = |row: &&Waiting| {
             bytes = bytes.saturating_add(row.bytes);
-            memory = memory.saturating_add(row.bytes + EVENT_OVERHEAD);
-            bytes <= bounds.batch_bytes && memory <= bounds.batch_memory
+            bytes <= bounds.batch_bytes
         };
         self.waiting.iter().take(bounds.batch_rows).take_while(fits).count().max(1)
     }
 
     /// Positions of the first and the last of the first `count` waiting rows.
     fn range(&self, count: usize) -> Option<Range> {
-        let first = self.waiting.front()?.event.ingest.seq;
-        let last = self.waiting.get(count.checked_sub(1)?)?.event.ingest.seq;
-        Some(Range { first: Position(first), last: Position(last) })
+        let first = self.waiting.front()?.entry.position();
+        let last = self.waiting.get(count.checked_sub(1)?)?.entry.position();
+        Some(Range { first, last })
     }
 }

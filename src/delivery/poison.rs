@@ -14,11 +14,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::backends::Batch;
-use crate::event::{
-    self, Agent, Body, Campaign, Consent, Event, Ingest, Origin, Page, Place, Quarantine, Reason,
-    Who,
-};
+use crate::backends::{Batch, Entry};
+use crate::event::{self, Body, Event, Ingest, Origin, Quarantine, Reason, Who};
 use crate::journal::{AppendError, Journal, Position, Settle};
 use crate::telemetry::Metrics;
 
@@ -58,17 +55,9 @@ impl Parts {
 }
 
 fn halves(batch: &Batch) -> Option<[Batch; 2]> {
-    let (left, right) = batch.events.split_at(batch.events.len() / 2);
-    Some([part(batch, left)?, part(batch, right)?])
-}
-
-fn part(batch: &Batch, events: &[Arc<Event>]) -> Option<Batch> {
-    Some(Batch {
-        table: batch.table,
-        first: Position(events.first()?.ingest.seq),
-        last: Position(events.last()?.ingest.seq),
-        events: events.to_vec(),
-    })
+    let (left, right) = batch.entries.split_at(batch.entries.len() / 2);
+    let part = |entries: &[Entry]| Batch::new(batch.table, entries, Arc::clone(&batch.records));
+    Some([part(left)?, part(right)?])
 }
 
 /// The quarantine record of `event`, which `sink` refused for `table` with `message`.
@@ -131,24 +120,8 @@ pub(super) fn replayed(eid: Uuid, now: DateTime<Utc>) -> Event {
 
 /// An event that is nothing but `quarantine`.
 fn record(id: Uuid, received_at: DateTime<Utc>, quarantine: Quarantine) -> Event {
-    Event {
-        id: id.into(),
-        received_at,
-        created_at: received_at,
-        origin: Origin::Server,
-        host: String::new(),
-        hhash: String::new(),
-        who: Who::default(),
-        page: Page::default(),
-        campaign: Campaign::default(),
-        agent: Agent::default(),
-        place: Place::default(),
-        consent: Consent::default(),
-        params: serde_json::Map::new(),
-        body: Body::Quarantine(Box::new(quarantine)),
-        aim: None,
-        ingest: Ingest::default(),
-    }
+    let body = Body::Quarantine(Box::new(quarantine));
+    Event { id: id.into(), origin: Origin::Server, ..Event::bare(received_at, body) }
 }
 
 /// Makes a quarantine record durable in the journal. A row whose own text is too large for a record

@@ -32,6 +32,10 @@ const WRITES_MAX: usize = 4;
 /// How long a commit may be known to memory only; a repeat of what was stored meanwhile is all that
 /// a crash costs.
 const COMMIT_AGE_MAX: Duration = Duration::from_secs(1);
+/// A batch that is too large is cut after so many failures in a row: the first may be the moment's …
+const CUT_AFTER: u32 = 2;
+/// … and into parts of no fewer rows, which any store takes in any state it can be in for long.
+const CUT_ROWS_MIN: usize = 8_192;
 /// Nothing is waited for longer than this without looking again.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -75,6 +79,8 @@ struct LaneState {
     metrics: SinkMetrics,
     retry: Retry,
     flight: Option<Flight>,
+    /// Where the batch begins that the sink was told of before its time.
+    expected: Position,
 }
 
 /// A frozen batch on its way.
@@ -111,10 +117,17 @@ impl Running {
                 metrics: metrics.sink(sink, name),
                 retry: Retry::new(&limits),
                 flight: None,
+                expected: Position(0),
             });
             cursors.push((table, limits, cursor.table(name, origin)));
         }
-        let batcher = Batcher::new(Arc::clone(sink), cursors, journal.durable(), shipper.bounds);
+        let batcher = Batcher::new(
+            Arc::clone(sink),
+            Arc::new(journal.clone()),
+            cursors,
+            journal.durable(),
+            shipper.bounds,
+        );
         let now = clock.monotonic();
         let reader = Some(journal.reader(batcher.read()));
         Self {
@@ -143,6 +156,7 @@ impl Running {
             let now = clock.monotonic();
             self.freeze(now).await;
             self.launch(now);
+            self.look_ahead();
             self.report();
             if self.is_done(now) {
                 return;
@@ -188,7 +202,7 @@ impl Running {
                     tracing::debug!(
                         sink = &*self.shipper.source.sink,
                         table = lane.table,
-                        rows = batch.events.len(),
+                        rows = batch.entries.len(),
                         first = batch.first.0,
                         last = batch.last.0,
                         "batch frozen"
@@ -287,6 +301,16 @@ impl Running {
         }
     }
 
+    /// Tells the sink of full batches that wait for the one before them.
+    fn look_ahead(&mut self) {
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if let Some(next) = self.batcher.next_full(index, lane.expected) {
+                lane.expected = next.first;
+                self.shipper.sink.expect(&next);
+            }
+        }
+    }
+
     fn start(&mut self, index: LaneIndex, now: Instant) {
         let flight = self.lanes.get_mut(index).and_then(|lane| lane.flight.as_mut());
         let Some(flight) = flight else { return };
@@ -311,7 +335,7 @@ impl Running {
         let started = if let Phase::Writing(at) = flight.phase { at } else { now };
         let latency = now.saturating_duration_since(started);
         flight.phase = Phase::Ready;
-        let rows = flight.parts.next().map_or(0, |part| part.events.len());
+        let rows = flight.parts.next().map_or(0, |part| part.entries.len());
         match outcome {
             Outcome::Stored => {
                 let milliseconds = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
@@ -341,6 +365,17 @@ impl Running {
                 lane.metrics.failures.inc();
                 flight.failures = flight.failures.saturating_add(1);
                 flight.phase = Phase::Waiting(now + *after);
+            }
+            Outcome::TooLarge(_) => {
+                lane.metrics.failures.inc();
+                flight.failures = flight.failures.saturating_add(1);
+                if flight.failures >= CUT_AFTER && rows > CUT_ROWS_MIN {
+                    let (sink, table) = (&*self.shipper.source.sink, lane.table);
+                    tracing::info!(sink, table, rows, "batch is too large and is cut");
+                    flight.parts.split();
+                }
+                let delay = lane.retry.delay(flight.failures, None, rand::random());
+                flight.phase = Phase::Waiting(now + delay);
             }
             Outcome::Failed { after, .. } => {
                 lane.metrics.failures.inc();
@@ -381,7 +416,7 @@ impl Running {
                 self.gave_up |= self.deadline.is_some();
                 self.failure(table, error);
             }
-            Outcome::Failed { message, .. } => {
+            Outcome::TooLarge(message) | Outcome::Failed { message, .. } => {
                 self.breaker.failed(now);
                 self.gave_up |= self.deadline.is_some();
                 self.failure(table, message);
@@ -430,8 +465,8 @@ impl Running {
                     // Nothing to be read though something is durable: a journal without a segment.
                     self.read_at = now + PAUSE;
                 }
-                for (event, bytes) in &chunk.events {
-                    self.batcher.push(event, *bytes, now);
+                for (glance, location, bytes) in &chunk.events {
+                    self.batcher.push(glance, *location, *bytes, now);
                 }
                 self.batcher.read_to(chunk.read);
             }

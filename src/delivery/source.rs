@@ -1,4 +1,5 @@
-//! The journal as a shipper reads it: chunks of decoded events.
+//! The journal as a shipper reads it: first a glance at every record, by which it finds its lanes, then
+//! the events of a batch, whole.
 //!
 //! A record that is no event is counted and set aside in the journal, and never stops anything. It
 //! is set aside once for all sinks of a run: the first to come by claims its position. Should the
@@ -15,10 +16,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::poison;
+use crate::backends::{Entry, Events, ReadError, Records};
 use crate::background;
 use crate::clock::Clock;
-use crate::event::{self, Event, Ingest};
-use crate::journal::{AppendError, Journal, Position, Reader};
+use crate::event::{self, Event, Glance, Ingest};
+use crate::journal::{AppendError, Fetcher, Journal, Location, Position, Reader, Record};
 use crate::telemetry::{Metrics, chain};
 
 /// Attempts to set an undecodable record aside …
@@ -38,11 +40,11 @@ impl Claims {
     }
 }
 
-/// Events in order of position.
+/// Glances in order of position.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
-    /// Each with its bytes in the journal.
-    pub(super) events: Vec<(Arc<Event>, usize)>,
+    /// Each with where it stands and its bytes there.
+    pub(super) events: Vec<(Glance, Location, usize)>,
     /// The position up to which the journal was read.
     pub(super) read: Position,
 }
@@ -180,17 +182,48 @@ fn decode(reader: &mut Reader, node: &Arc<str>, bytes_max: usize) -> io::Result<
     let mut chunk = Chunk { events: Vec::with_capacity(records.len()), read: reader.position() };
     let mut undecodable = Vec::new();
     for record in records {
-        match event::decode(&record.bytes) {
-            Ok(mut event) => {
-                event.ingest = Ingest { node: Arc::clone(node), seq: record.position.0 };
-                chunk.events.push((Arc::new(event), record.bytes.len()));
+        let Record { location, bytes } = record;
+        let ingest = Ingest { node: Arc::clone(node), seq: location.position.0 };
+        match Glance::of(&bytes, ingest) {
+            Ok(glance) => chunk.events.push((glance, location, bytes.len())),
+            Err(error) => {
+                let (position, message) = (location.position, chain(&error));
+                undecodable.push(Undecodable { position, bytes, message });
             }
-            Err(error) => undecodable.push(Undecodable {
-                position: record.position,
-                bytes: record.bytes,
-                message: chain(&error),
-            }),
         }
     }
     Ok((chunk, undecodable))
+}
+
+impl Records for Journal {
+    fn node(&self) -> Arc<str> {
+        self.node()
+    }
+
+    fn read<'r>(&'r self, entries: &'r [Entry]) -> Events<'r> {
+        let (node, mut fetcher) = (self.node(), self.fetcher());
+        Box::new(
+            entries
+                .iter()
+                .filter_map(move |entry| event_at(&mut fetcher, entry.location, &node).transpose()),
+        )
+    }
+}
+
+fn event_at(
+    fetcher: &mut Fetcher,
+    at: Location,
+    node: &Arc<str>,
+) -> Result<Option<Arc<Event>>, ReadError> {
+    let Some(bytes) = fetcher.fetch(at)? else { return Ok(None) };
+    match event::decode(bytes) {
+        Ok(mut event) => {
+            event.ingest = Ingest { node: Arc::clone(node), seq: at.position.0 };
+            Ok(Some(Arc::new(event)))
+        }
+        Err(source) => {
+            let (position, bytes) = (at.position, bytes.to_vec());
+            Err(ReadError::Undecodable { position, bytes, source })
+        }
+    }
 }

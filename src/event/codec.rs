@@ -45,9 +45,14 @@ pub fn encode(event: &Event) -> Result<Vec<u8>, EncodeError> {
 /// # Errors
 /// When the version is unknown or the content is unreadable.
 pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    serde_json::from_slice(content(bytes)?).map_err(DecodeError::Content)
+}
+
+/// The JSON behind the version byte.
+pub(super) fn content(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     match bytes.split_first() {
         None => Err(DecodeError::Empty),
-        Some((&JSON, content)) => serde_json::from_slice(content).map_err(DecodeError::Content),
+        Some((&JSON, content)) => Ok(content),
         Some((&version, _)) => Err(DecodeError::Version(version)),
     }
 }

@@ -7,6 +7,7 @@
 mod agreement;
 mod body;
 mod codec;
+mod glance;
 mod ids;
 mod money;
 mod payment;
@@ -20,6 +21,7 @@ use serde_json::{Map, Value};
 pub use agreement::Agreement;
 pub use body::{Body, Link, Quarantine, Reason, Thread, Track};
 pub use codec::{DecodeError, EncodeError, decode, encode};
+pub use glance::Glance;
 pub use ids::{EventId, Id, OrgId, OtherId, SessionId, UserId, VisitorId, kind};
 pub use money::Money;
 pub use payment::{Credit, Holder, Payment, Payments};
@@ -84,6 +86,28 @@ pub struct Aim {
 }
 
 impl Event {
+    /// One that says no more than this, of nobody and nowhere; its id is nil.
+    pub fn bare(received_at: DateTime<Utc>, body: Body) -> Self {
+        Self {
+            id: uuid::Uuid::nil().into(),
+            received_at,
+            created_at: received_at,
+            origin: Origin::default(),
+            host: String::new(),
+            hhash: String::new(),
+            who: Who::default(),
+            page: Page::default(),
+            campaign: Campaign::default(),
+            agent: Agent::default(),
+            place: Place::default(),
+            consent: Consent::default(),
+            params: Map::new(),
+            body,
+            aim: None,
+            ingest: Ingest::default(),
+        }
+    }
+
     /// Whether `table` in `sink` is to have it.
     pub fn is_for(&self, sink: &str, table: &str) -> bool {
         self.aim.as_ref().is_none_or(|aim| aim.sink == sink && aim.table == table)

@@ -123,6 +123,8 @@ fn candidate(bytes: &[u8], from: usize, epoch: u64) -> Option<usize> {
 pub(super) enum Found<'a> {
     /// The next intact frame.
     Frame {
+        /// Where it stands in the file.
+        offset: u64,
         /// Its position, above all before it.
         position: Position,
         /// What was appended.
@@ -183,6 +185,11 @@ impl Scanner {
         self.last
     }
 
+    /// Where it stops.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
     /// More of the file may be read from now on.
     pub(super) fn extend(&mut self, end: u64) {
         self.end = self.end.max(end);
@@ -197,12 +204,12 @@ impl Scanner {
 
     /// The next thing in the file.
     pub(super) fn next(&mut self) -> io::Result<Found<'_>> {
-        if let Some((position, payload_bytes)) = self.frame_at(self.offset)? {
-            let payload_at = self.offset + FRAME_HEADER_BYTES as u64;
-            self.offset = payload_at + payload_bytes as u64;
+        let offset = self.offset;
+        if let Some((position, payload_bytes)) = self.frame_at(offset)? {
+            self.offset = offset + (FRAME_HEADER_BYTES + payload_bytes) as u64;
             self.last = position;
-            let payload = self.loaded(payload_at).get(..payload_bytes).unwrap_or_default();
-            return Ok(Found::Frame { position, payload });
+            let payload = self.payload(offset, payload_bytes);
+            return Ok(Found::Frame { offset, position, payload });
         }
         let from = self.offset;
         if let Some(next) = self.resync(from + 1)? {
@@ -210,6 +217,20 @@ impl Scanner {
             return Ok(Found::Damage { from });
         }
         Ok(Found::Rest { from })
+    }
+
+    /// Loads the frame of `position` at `offset`: the bytes of its payload, or `None` when it is not
+    /// there intact.
+    pub(super) fn seek(&mut self, offset: u64, position: Position) -> io::Result<Option<usize>> {
+        self.last = Position(position.0.saturating_sub(1));
+        let frame = self.frame_at(offset)?;
+        Ok(frame.filter(|(found, _)| *found == position).map(|(_, payload_bytes)| payload_bytes))
+    }
+
+    /// The payload of the frame at `offset`, so many bytes long, which is loaded.
+    pub(super) fn payload(&self, offset: u64, payload_bytes: usize) -> &[u8] {
+        let loaded = self.loaded(offset + FRAME_HEADER_BYTES as u64);
+        loaded.get(..payload_bytes).unwrap_or_default()
     }
 
     /// The intact frame at `offset`, left in the chunk.
@@ -371,7 +392,9 @@ mod tests {
         let (mut found, mut is_damaged) = (Vec::new(), false);
         loop {
             match scanner.next().unwrap() {
-                Found::Frame { position, payload } => found.push((position.0, payload.to_vec())),
+                Found::Frame { position, payload, .. } => {
+                    found.push((position.0, payload.to_vec()));
+                }
                 Found::Damage { .. } => is_damaged = true,
                 Found::Rest { from } => return (found, is_damaged || from < end),
             }

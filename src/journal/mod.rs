@@ -27,6 +27,7 @@
 //! **Positions** are given when a record enters the queue. They grow and are never given twice to
 //! durable records; numbers may be missing where a commit failed.
 
+mod fetcher;
 mod frame;
 pub mod fs;
 mod keeper;
@@ -48,6 +49,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+pub use self::fetcher::Fetcher;
 pub use self::fs::{File, Fs, RealFs};
 pub use self::reader::Reader;
 pub use self::segment::scan_bytes;
@@ -87,11 +89,30 @@ pub struct Journal {
     threads: Arc<Threads>,
 }
 
+/// Where a record is, so that it can be read again without those before it. Good for as long as the
+/// process runs; a place that was used for something else since is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// Which record.
+    pub position: Position,
+    /// The use of the segment.
+    epoch: u64,
+    /// Where in its file.
+    offset: u64,
+}
+
+impl Location {
+    /// Of a record that is in no file.
+    pub fn nowhere(position: Position) -> Self {
+        Self { position, epoch: 0, offset: 0 }
+    }
+}
+
 /// One record as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Where it stands.
-    pub position: Position,
+    pub location: Location,
     /// What was appended.
     pub bytes: Vec<u8>,
 }
@@ -307,6 +328,11 @@ impl Journal {
     /// A reader of everything after `after`.
     pub fn reader(&self, after: Position) -> Reader {
         Reader::new(Arc::clone(&self.shared), after)
+    }
+
+    /// Reads records again whose places are known.
+    pub fn fetcher(&self) -> Fetcher {
+        Fetcher::new(Arc::clone(&self.shared))
     }
 
     /// Last durable position. With [`Durability::Os`] and [`Durability::Memory`] the last written.

@@ -11,7 +11,7 @@ use super::frame::{Found, Scanner, Stamp};
 use super::segment::{FIRST_FRAME, Segment};
 use super::shared::{Shared, locked};
 use super::table::Table;
-use super::{Position, Record};
+use super::{Location, Position, Record};
 
 /// Reads durable records in order.
 pub struct Reader {
@@ -142,10 +142,12 @@ impl Reader {
         let Some(scanner) = &mut self.scanner else { return Ok(()) };
         while *bytes < bytes_max || records.is_empty() {
             match scanner.next()? {
-                Found::Frame { position, payload } => {
+                Found::Frame { offset, position, payload } => {
                     if position > self.position {
                         *bytes += payload.len();
-                        records.push(Record { position, bytes: payload.to_vec() });
+                        let bytes = payload.to_vec();
+                        let location = Location { position, epoch: scanner.epoch(), offset };
+                        records.push(Record { location, bytes });
                         self.position = position;
                     }
                 }
@@ -173,7 +175,7 @@ fn open(segment: &Segment) -> Next {
 
 /// Counts what is damaged at `offset` of a segment, once for all readers; not when the segment was
 /// recycled meanwhile, for then nothing is damaged.
-fn count_damage(shared: &Shared, table: &mut Table, epoch: u64, offset: u64) {
+pub(super) fn count_damage(shared: &Shared, table: &mut Table, epoch: u64, offset: u64) {
     let Some(segment) = table.segment_mut(epoch) else { return };
     if offset < segment.counted_to {
         return;

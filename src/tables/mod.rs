@@ -125,7 +125,8 @@ pub struct Table<P: 'static> {
     pub name: &'static str,
     /// How rows combine.
     pub kind: Kind,
-    /// The part the row is about; `None` means this event has no row here.
+    /// The part the row is about; `None` means this event has no row here. It may look at nothing but
+    /// what a [`Glance`](crate::event::Glance) has.
     pub part: fn(&Event) -> Option<&P>,
     /// Columns in order.
     pub columns: &'static [Column<P>],
@@ -147,7 +148,7 @@ pub trait AnyTable: Sync {
     fn kind(&self) -> Kind;
     /// Column names in order.
     fn columns(&self) -> Vec<&'static str>;
-    /// Whether `event` has a row here.
+    /// Whether `event` has a row here; a glance at it is enough.
     fn has_row(&self, event: &Event) -> bool;
     /// Appends the cells of `event`'s rows to `cells`, row after row; how many rows.
     fn rows<'e>(&self, event: &'e Event, cells: &mut Vec<Cell<'e>>) -> usize;
@@ -184,7 +185,8 @@ pub struct ListTable<P: 'static> {
     pub name: &'static str,
     /// How rows combine.
     pub kind: Kind,
-    /// What the rows are about; none means this event has no row here.
+    /// What the rows are about; none means this event has no row here. It may look at nothing but what
+    /// a [`Glance`](crate::event::Glance) has.
     pub parts: fn(&Event) -> &[P],
     /// Columns in order.
     pub columns: &'static [Column<P>],
@@ -282,4 +284,47 @@ where
     Cell<'e>: From<T>,
 {
     value.map_or(Cell::Null, Cell::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Body, Glance, Quarantine, Reason, Thread, encode};
+
+    #[test]
+    fn what_is_seen_at_a_glance_tells_in_which_tables_an_event_has_rows() {
+        let mut threaded = samples::event(1);
+        let Body::Track(track) = &mut threaded.body else { unreachable!() };
+        let (tid, mid) = (Uuid::from_u128(7).into(), Uuid::from_u128(8).into());
+        track.thread = Some(Box::new(Thread { tid, mid, fields: Map::new() }));
+        let mut of_nobody = threaded.clone();
+        of_nobody.who.oid = None;
+        let quarantine = Quarantine {
+            reason: Reason::Malformed,
+            message: "no json".into(),
+            length: 3,
+            raw: None,
+            sink: None,
+            table: None,
+        };
+        let set_aside = Event::bare(samples::noon(), Body::Quarantine(Box::new(quarantine)));
+        let events = [
+            samples::event(1),
+            threaded,
+            of_nobody,
+            set_aside,
+            samples::payment(1),
+            samples::agreement(1),
+            samples::link(1, "/a", "https://example.net/b"),
+        ];
+        for event in &events {
+            let glance = Glance::of(&encode(event).unwrap(), event.ingest.clone()).unwrap();
+            assert_eq!(glance.event().received_at, event.received_at);
+            for table in ALL {
+                let (seen, has) = (table.has_row(glance.event()), table.has_row(event));
+                assert_eq!(seen, has, "{} of {:?}", table.name(), event.body);
+            }
+        }
+        assert!(ALL.iter().all(|table| events.iter().any(|event| table.has_row(event))));
+    }
 }

@@ -17,7 +17,6 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Datelike, Utc};
@@ -28,7 +27,7 @@ use uuid::Uuid;
 
 use super::json;
 use super::wire::{push_bytes, push_length};
-use crate::event::Event;
+use crate::backends::{Batch, Events, ReadError};
 use crate::tables::{AnyTable, Cell};
 
 /// Rows of one block. The server joins blocks again, up to a million rows; here a block bounds
@@ -54,6 +53,9 @@ pub(super) enum EncodeError {
         /// What the column takes.
         kind: Kind,
     },
+    /// An event was not read.
+    #[error("reading an event")]
+    Read(#[from] ReadError),
     /// The compressor failed.
     #[error("compressing a batch")]
     Compress(#[source] io::Error),
@@ -247,47 +249,45 @@ impl Layout {
         format!("INSERT INTO `{database}`.`{table}` ({}) FORMAT Native", names.join(", "))
     }
 
-    /// The rows of `events`, but those whose position is in `stored`; one insert, or several where
+    /// The rows of `batch`, but those whose position is in `stored`; one insert, or several where
     /// the rows are of more partitions than one insert may have. The same events always give the
-    /// same inserts.
+    /// same inserts. Reads the journal, so it blocks.
     ///
     /// # Errors
-    /// When a cell is of another kind than its column.
+    /// When an event cannot be read, or a cell is of another kind than its column.
     pub(super) fn encode(
         &self,
-        events: &[Arc<Event>],
+        batch: &Batch,
         stored: &HashSet<u64>,
     ) -> Result<Vec<Encoded>, EncodeError> {
         let mut inserts = Vec::with_capacity(1);
-        let mut left: Vec<&Event> = events
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|event| !stored.contains(&event.ingest.seq))
-            .collect();
+        let mut left = batch.entries.to_vec();
+        left.retain(|entry| !stored.contains(&entry.position().0));
         while !left.is_empty() {
-            let (insert, later) = self.insert(&left)?;
-            left = later;
+            let (insert, later) = self.insert(batch.records.read(&left))?;
             inserts.push(insert);
+            left.retain(|entry| later.contains(&entry.position().0));
         }
         Ok(inserts)
     }
 
-    /// One insert of as many of `events` as share [`PARTITIONS_MAX`] partitions, and the others.
-    fn insert<'e>(&self, events: &[&'e Event]) -> Result<(Encoded, Vec<&'e Event>), EncodeError> {
+    /// One insert of as many of `events` as share [`PARTITIONS_MAX`] partitions, and the positions of
+    /// the others.
+    fn insert(&self, events: Events<'_>) -> Result<(Encoded, HashSet<u64>), EncodeError> {
         let mut frame = FrameEncoder::with_frame_info(
             FrameInfo::new().block_size(BlockSize::Max256KB),
             Vec::new(),
         );
         let mut block = Block::new(&self.columns);
         let mut partitions = HashSet::new();
-        let (mut later, mut rows) = (Vec::new(), 0);
-        let mut cells = Vec::with_capacity(self.columns.len());
-        for &event in events {
-            cells.clear();
-            self.table.rows(event, &mut cells);
+        let (mut later, mut rows) = (HashSet::new(), 0);
+        for event in events {
+            let event = event?;
+            let mut cells = Vec::with_capacity(self.columns.len());
+            self.table.rows(&event, &mut cells);
             let key = self.partition_of(&cells);
             if partitions.len() >= PARTITIONS_MAX && !partitions.contains(&key) {
-                later.push(event);
+                later.insert(event.ingest.seq);
                 continue;
             }
             partitions.insert(key);

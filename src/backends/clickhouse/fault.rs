@@ -63,6 +63,8 @@ pub(super) enum About {
     Moment,
     /// The rows: look for the one.
     Rows,
+    /// How much it is: it may be taken in parts.
+    Size,
     /// The table is not as it was described: look at it again.
     Table,
     /// A setting that may not be set.
@@ -90,6 +92,10 @@ const KNOWN: &[(u32, About)] = &[
     (469, About::Rows), // VIOLATED_CONSTRAINT
     (675, About::Rows), // CANNOT_PARSE_IPV4
     (691, About::Rows), // UNKNOWN_ELEMENT_OF_ENUM
+    // Size: more than a server, a user or a statement may have.
+    (159, About::Size), // TIMEOUT_EXCEEDED
+    (173, About::Size), // CANNOT_ALLOCATE_MEMORY
+    (241, About::Size), // MEMORY_LIMIT_EXCEEDED
     // Table: somebody changed it.
     (8, About::Table),  // THERE_IS_NO_COLUMN
     (10, About::Table), // NOT_FOUND_COLUMN_IN_BLOCK
@@ -137,7 +143,7 @@ impl Fault {
         match self {
             Self::Lost { .. } | Self::Slow { .. } | Self::Answer(_) => true,
             // Time that ran out inside the server may have run out after a partition was stored.
-            Self::Refused { code, .. } => about(*code) == About::Moment,
+            Self::Refused { code, .. } => matches!(about(*code), About::Moment | About::Size),
             Self::Unreachable { .. } => false,
         }
     }
@@ -158,10 +164,14 @@ impl Fault {
 
     /// What a sink says of it.
     pub(super) fn into_sink_error(self) -> SinkError {
-        if about(self.code()) == About::Rows && self.code().is_some() {
-            SinkError::Reject { source: self.into() }
-        } else {
-            SinkError::Retry { after: None, source: self.into() }
+        match (about(self.code()), &self) {
+            (About::Rows, _) => SinkError::Reject { source: self.into() },
+            (About::Size, _) | (_, Self::Slow { .. }) => {
+                SinkError::TooLarge { source: self.into() }
+            }
+            (About::Moment | About::Table | About::Setting, _) => {
+                SinkError::Retry { after: None, source: self.into() }
+            }
         }
     }
 
@@ -183,7 +193,7 @@ impl Fault {
 /// Whether a refused statement of a person is that person's mistake.
 fn is_of_asker(code: u32) -> bool {
     const ASKER: [u32; 12] = [36, 42, 43, 44, 46, 62, 63, 80, 184, 215, 386, 396];
-    ASKER.contains(&code) || !matches!(about(Some(code)), About::Moment)
+    ASKER.contains(&code) || !matches!(about(Some(code)), About::Moment | About::Size)
 }
 
 /// Reads `Code: 241. DB::Exception: …`.

@@ -9,6 +9,7 @@
 mod adopt;
 mod catalog;
 mod encode;
+mod encoder;
 mod fault;
 mod json;
 mod look;
@@ -27,11 +28,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use self::encoder::Encoder;
 use self::fault::Fault;
 pub use self::look::{Said, Seen, look};
 pub use self::migrate::Migrated;
 use self::migrate::Prepared;
-use self::sink::{Encoder, Remembered};
+use self::sink::Remembered;
 use self::store::Questions;
 use self::transport::Transport;
 use super::{Backend, PruneError, Pruner, SinkError, Store, StoreError};

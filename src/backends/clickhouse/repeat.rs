@@ -24,7 +24,6 @@
 //! right.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -33,8 +32,7 @@ use super::ClickHouse;
 use super::catalog::{Described, UPTIME, Window, number};
 use super::fault::Fault;
 use super::transport::Question;
-use crate::backends::{Batch, SinkError};
-use crate::event::Event;
+use crate::backends::{Batch, Entry, SinkError};
 use crate::journal::Position;
 use crate::tables::Kind;
 
@@ -86,7 +84,7 @@ impl ClickHouse {
         let (first, last) = (batch.first, batch.last);
         let attempt = |token, stored, is_repeat| Attempt { first, last, token, stored, is_repeat };
         let whole = |is_repeat| attempt(batch.token(), HashSet::new(), is_repeat);
-        let newest = batch.events.last().map_or(self.started_at, |event| event.received_at);
+        let newest = batch.entries.last().map_or(self.started_at, |entry| entry.received_at);
         let is_same = |tried: &Attempt| (tried.first, tried.last) == (first, last);
         let is_first = lane.is_none();
         let again = match lane {
@@ -115,7 +113,7 @@ impl ClickHouse {
         Ok(match (again, stored.len()) {
             (_, 0) => whole(true),
             // Completes what is derived, should the server have been killed between.
-            (Some(again), all) if all == batch.events.len() => again,
+            (Some(again), all) if all == batch.entries.len() => again,
             (_, some) => attempt(format!("{}~{some}", batch.token()), stored, true),
         })
     }
@@ -135,17 +133,17 @@ impl ClickHouse {
             return Ok(());
         }
         let stored = self.audit(batch).await.map_err(Fault::into_sink_error)?;
-        let is_stored = |event: &Arc<Event>| stored.contains(&event.ingest.seq);
+        let is_stored = |entry: &Entry| stored.contains(&entry.position().0);
         // Rows of one key are folded while they are inserted, so some of them are never found.
         let folds = batch.table.kind() != Kind::Append;
-        if batch.events.iter().all(is_stored) || (folds && batch.events.iter().any(is_stored)) {
+        if batch.entries.iter().all(is_stored) || (folds && batch.entries.iter().any(is_stored)) {
             return Ok(());
         }
         let table = batch.table.name();
         tracing::warn!(
             sink = self.config.name,
             table,
-            rows = batch.events.len(),
+            rows = batch.entries.len(),
             stored = stored.len(),
             "the server knows the token of rows that it does not have; they go out again"
         );
@@ -191,7 +189,7 @@ impl ClickHouse {
     /// The positions of `batch` that are stored.
     async fn audit(&self, batch: &Batch) -> Result<HashSet<u64>, Fault> {
         let (database, table) = (&self.config.database, batch.table.name());
-        let node = batch.events.first().map_or("", |event| &*event.ingest.node);
+        let node = batch.records.node();
         let sql = format!(
             "select distinct ingest_seq from `{database}`.`{table}` \
              where ingest_node = {{node:String}} and ingest_seq between {} and {}",
@@ -199,7 +197,7 @@ impl ClickHouse {
         );
         let question = Question {
             sql: &sql,
-            parameters: &[("node", node)],
+            parameters: &[("node", &node)],
             settings: &[],
             time_max: self.config.insert_time_max,
         };
@@ -210,7 +208,7 @@ impl ClickHouse {
             tracing::info!(
                 sink = self.config.name,
                 table,
-                rows = batch.events.len(),
+                rows = batch.entries.len(),
                 stored = stored.len(),
                 "a batch that may have been sent is stored, at least in part"
             );

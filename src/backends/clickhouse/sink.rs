@@ -5,33 +5,25 @@
 //! keeps one of both, in the table and in what is derived from it. What is sent when a batch may
 //! have been tried before is `repeat`'s to say.
 
-use std::collections::{HashMap, HashSet};
-use std::io;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 
 use super::ClickHouse;
 use super::catalog::{Catalog, Described};
-use super::encode::{EncodeError, Encoded};
 use super::fault::{About, Fault, about};
 use super::repeat::{Attempt, Lane};
 use crate::backends::{Appetite, Batch, Guarantee, Sink, SinkError};
-use crate::event::Event;
-use crate::tables::{self, AnyTable};
+use crate::tables::AnyTable;
 
 /// At least so long between two inserts into a table that does not drain a backlog: every insert
 /// makes a part, which the server has to merge.
 const REST: Duration = Duration::from_secs(1);
-/// Estimated bytes of one batch, some eight thousand page views; as much again is read while it is on its
-/// way.
-const BATCH_MEMORY: usize = 24 << 20;
-/// Wait before the next attempt when the encoder has too many jobs.
-const BUSY: Duration = Duration::from_millis(100);
+/// What a batch may have. An insert costs the server some 250 ms of a processor beside its rows, of
+/// which 100,000 take it 600 ms.
+const APPETITE: Appetite = Appetite { rows: 100_000, bytes: 160 << 20 };
 /// Wait before a table is looked at again that could not be written.
 const UNFIT: Duration = Duration::from_secs(5);
 
@@ -45,69 +37,6 @@ pub(super) struct Memory {
 
 /// Behind a lock that is held for a copy, never during a request.
 pub(super) type Remembered = Mutex<Memory>;
-
-/// A thread that encodes, so that no task of the runtime waits for it. It does not stand back as other
-/// threads of delivery do: a batch takes it some 40 ms, and beside a busy ClickHouse on the same
-/// machine it would otherwise take ten times as long, while the connection idles.
-pub(super) struct Encoder(SyncSender<Job>);
-
-struct Job {
-    catalog: Arc<Catalog>,
-    table: &'static str,
-    events: Vec<Arc<Event>>,
-    stored: HashSet<u64>,
-    answer: oneshot::Sender<Result<Vec<Encoded>, EncodeError>>,
-}
-
-impl Encoder {
-    /// Starts the thread; it ends with its handle.
-    ///
-    /// # Errors
-    /// When the machine gives no thread.
-    pub(super) fn start() -> io::Result<Self> {
-        // A table has one batch on its way.
-        let (jobs, waiting) = sync_channel::<Job>(tables::ALL.len());
-        thread::Builder::new().name("clickhouse-enc".to_owned()).spawn(move || {
-            while let Ok(Job { catalog, table, events, stored, answer }) = waiting.recv() {
-                let layout = catalog.table(table).and_then(|table| table.layout.as_ref().ok());
-                let encoded =
-                    layout.map_or(Ok(Vec::new()), |layout| layout.encode(&events, &stored));
-                // Nobody to answer: the attempt was given up.
-                drop(answer.send(encoded));
-            }
-        })?;
-        Ok(Self(jobs))
-    }
-
-    async fn encode(
-        &self,
-        catalog: &Arc<Catalog>,
-        batch: &Batch,
-        stored: HashSet<u64>,
-    ) -> Result<Vec<Encoded>, SinkError> {
-        let (answer, answered) = oneshot::channel();
-        let job = Job {
-            catalog: Arc::clone(catalog),
-            table: batch.table.name(),
-            events: batch.events.clone(),
-            stored,
-            answer,
-        };
-        let busy = |words: &str| SinkError::Retry { after: Some(BUSY), source: words.into() };
-        self.0.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => busy("the encoder is busy"),
-            TrySendError::Disconnected(_) => busy("the encoder has ended"),
-        })?;
-        match answered.await {
-            Ok(Ok(inserts)) => Ok(inserts),
-            Ok(Err(error @ EncodeError::Mismatch { .. })) => {
-                Err(SinkError::Reject { source: error.into() })
-            }
-            Ok(Err(error)) => Err(SinkError::Retry { after: None, source: error.into() }),
-            Err(_) => Err(busy("the encoder broke")),
-        }
-    }
-}
 
 #[async_trait]
 impl Sink for ClickHouse {
@@ -144,12 +73,19 @@ impl Sink for ClickHouse {
         Ok(())
     }
 
+    fn expect(&self, next: &Batch) {
+        let catalog = self.memory().catalog.clone();
+        if let Some(catalog) = catalog {
+            self.encoder.expect(catalog, next);
+        }
+    }
+
     fn rest(&self) -> Duration {
         REST
     }
 
     fn appetite(&self) -> Appetite {
-        Appetite { memory: 2 * BATCH_MEMORY, batch_memory: BATCH_MEMORY }
+        APPETITE
     }
 
     fn notice(&self) -> Option<String> {
@@ -192,7 +128,7 @@ impl ClickHouse {
                 return Err(SinkError::Unfit { after: UNFIT, source: words.into() });
             }
         };
-        let inserts = self.encoder.encode(catalog, batch, attempt.stored.clone()).await;
+        let inserts = self.encoder.encode(catalog, batch, &attempt.stored).await;
         let inserts = inserts.inspect_err(|error| {
             if matches!(error, SinkError::Reject { .. }) {
                 self.note(table, Lane::Refused);
@@ -234,7 +170,7 @@ impl ClickHouse {
         }
         match about {
             About::Table => SinkError::Unfit { after: UNFIT, source: fault.into() },
-            About::Rows | About::Moment | About::Setting => fault.into_sink_error(),
+            About::Rows | About::Size | About::Moment | About::Setting => fault.into_sink_error(),
         }
     }
 

@@ -16,6 +16,7 @@ use duckdb::arrow::error::ArrowError;
 use duckdb::arrow::record_batch::RecordBatch;
 use thiserror::Error;
 
+use crate::backends::ReadError;
 use crate::event::{Event, Money};
 use crate::tables::{AnyTable, Cell};
 
@@ -64,6 +65,14 @@ pub(super) enum LayoutError {
 /// A row that does not fit its table.
 #[derive(Debug, Error)]
 pub(super) enum EncodeError {
+    /// An event was not read.
+    #[error("reading an event for {table}")]
+    Read {
+        /// The table.
+        table: &'static str,
+        /// Why.
+        source: ReadError,
+    },
     /// The cell is of another kind than its column.
     #[error("{cell} does not fit column {column} of {table}")]
     Mismatch {
@@ -188,18 +197,21 @@ impl Layout {
         Ok(Self { table, columns, kinds, schema: Arc::new(Schema::new(fields)) })
     }
 
-    /// The rows of `events` as columns; at most [`BATCH_ROWS`] at a time is meant.
+    /// The rows of the next `events` as columns, those of [`BATCH_ROWS`] events at most.
     ///
     /// # Errors
-    /// When a cell is of another kind than its column.
-    pub(super) fn encode(&self, events: &[Arc<Event>]) -> Result<RecordBatch, EncodeError> {
+    /// When an event cannot be read, or a cell is of another kind than its column.
+    pub(super) fn encode(
+        &self,
+        events: impl Iterator<Item = Result<Arc<Event>, ReadError>>,
+    ) -> Result<RecordBatch, EncodeError> {
         let table = self.table.name();
-        let mut builders: Vec<Builder> =
-            self.kinds.iter().map(|kind| kind.builder(events.len())).collect();
-        let mut cells = Vec::with_capacity(self.columns.len());
-        for event in events {
-            cells.clear();
-            self.table.rows(event, &mut cells);
+        let rows = events.size_hint().1.map_or(BATCH_ROWS, |most| most.min(BATCH_ROWS));
+        let mut builders: Vec<Builder> = self.kinds.iter().map(|kind| kind.builder(rows)).collect();
+        for event in events.take(BATCH_ROWS) {
+            let event = event.map_err(|source| EncodeError::Read { table, source })?;
+            let mut cells = Vec::with_capacity(self.columns.len());
+            self.table.rows(&event, &mut cells);
             for row in cells.chunks(self.columns.len().max(1)) {
                 for ((builder, cell), &column) in builders.iter_mut().zip(row).zip(&self.columns) {
                     builder.append(cell).map_err(|cell| EncodeError::Mismatch {

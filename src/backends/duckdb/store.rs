@@ -131,6 +131,7 @@ impl Store for DuckDb {
         let changed = tokio::time::timeout(CHANGE_TIME_MAX, changed).await;
         changed.map_err(|_| StoreError::Timeout(CHANGE_TIME_MAX))?.map_err(|error| {
             let (SinkError::Retry { source, .. }
+            | SinkError::TooLarge { source }
             | SinkError::Unfit { source, .. }
             | SinkError::Reject { source }) = error;
             StoreError::Unavailable(source)

@@ -18,14 +18,14 @@ use duckdb::{Connection, params};
 use tokio::sync::oneshot;
 
 use super::accounts;
-use super::encode::{BATCH_ROWS, EncodeError};
+use super::encode::EncodeError;
 use super::fault::{self, Fault};
 use super::file::{self, Database, OpenError};
 use super::reader::Desk;
-use crate::backends::{AccountChange, Batch, SinkError};
+use crate::backends::{AccountChange, Batch, Entry, SinkError};
 use crate::clock::Clock;
 use crate::config::DuckDbConfig;
-use crate::event::Event;
+use crate::journal::Position;
 use crate::telemetry::chain;
 
 /// Without a command for this long the worker tidies up.
@@ -262,6 +262,7 @@ impl Worker {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
         match store(self.open_database()?, batch) {
             Ok(()) => Ok(()),
+            Err(WriteError::Encode(EncodeError::Read { source, .. })) => Err(source.into()),
             Err(WriteError::Encode(error)) => Err(SinkError::Reject { source: error.into() }),
             Err(WriteError::Database(error)) => {
                 self.note(&error);
@@ -328,7 +329,7 @@ fn store(database: &mut Database, batch: &Batch) -> Result<(), WriteError> {
     });
     match stored {
         Ok(moved) => {
-            database.cursor_rows += u64::try_from(moved.len()).unwrap_or_default();
+            database.cursor_rows += u64::from(moved.is_some());
             database.cursors.extend(moved);
             Ok(())
         }
@@ -344,36 +345,32 @@ fn store(database: &mut Database, batch: &Batch) -> Result<(), WriteError> {
 /// A cursor and where it moved to.
 type Moved = ((String, String), u64);
 
-fn append(database: &Database, batch: &Batch) -> Result<Vec<Moved>, WriteError> {
+/// `None` when all of it was stored before.
+fn append(database: &Database, batch: &Batch) -> Result<Option<Moved>, WriteError> {
     let table = batch.table.name();
-    let mut moved = Vec::new();
-    let runs = batch.events.chunk_by(|one, next| one.ingest.node == next.ingest.node);
-    let runs_last = runs.clone().count().saturating_sub(1);
-    for (at, run) in runs.enumerate() {
-        let (Some(first), Some(end)) = (run.first(), run.last()) else { continue };
-        let last = if at == runs_last { batch.last.0 } else { end.ingest.seq };
-        let key = (table.to_owned(), first.ingest.node.to_string());
-        let stored = database.cursors.get(&key).copied().unwrap_or(0);
-        if stored >= last {
-            continue;
-        }
-        let from = run.partition_point(|event| event.ingest.seq <= stored);
-        append_rows(database, table, run.get(from..).unwrap_or_default())?;
-        database
-            .connection
-            .execute("insert into sink_cursor values (?, ?, ?)", params![key.0, key.1, last])?;
-        moved.push((key, last));
+    let key = (table.to_owned(), batch.records.node().to_string());
+    let stored = Position(database.cursors.get(&key).copied().unwrap_or(0));
+    if stored >= batch.last {
+        return Ok(None);
     }
-    Ok(moved)
+    let from = batch.entries.partition_point(|entry| entry.position() <= stored);
+    append_rows(database, batch, batch.entries.get(from..).unwrap_or_default())?;
+    let last = batch.last.0;
+    database
+        .connection
+        .execute("insert into sink_cursor values (?, ?, ?)", params![key.0, key.1, last])?;
+    Ok(Some((key, last)))
 }
 
-fn append_rows(database: &Database, table: &str, events: &[Arc<Event>]) -> Result<(), WriteError> {
+fn append_rows(database: &Database, batch: &Batch, entries: &[Entry]) -> Result<(), WriteError> {
+    let table = batch.table.name();
     let Some(layout) = database.layouts.get(table) else {
         return Err(WriteError::Database(duckdb::Error::InvalidColumnName(table.to_owned())));
     };
     let mut appender = database.connection.appender_with_columns(table, &layout.columns)?;
-    for events in events.chunks(BATCH_ROWS) {
-        appender.append_record_batch(layout.encode(events).map_err(WriteError::Encode)?)?;
+    let mut events = batch.records.read(entries).peekable();
+    while events.peek().is_some() {
+        appender.append_record_batch(layout.encode(&mut events).map_err(WriteError::Encode)?)?;
     }
     appender.flush()?;
     drop(appender);

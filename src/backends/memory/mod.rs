@@ -11,10 +11,11 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::{
-    Account, AccountChange, Agreement, Backend, Batch, BoxError, Guarantee, Link, Rows, ShortLink,
-    Sink, SinkError, Store, StoreError,
+    Account, AccountChange, Agreement, Backend, Batch, BoxError, Entry, Events, Guarantee, Link,
+    Records, Rows, ShortLink, Sink, SinkError, Store, StoreError,
 };
 use crate::event::{Event, OrgId, Origin, UserId, VisitorId};
+use crate::journal::{Location, Position};
 use crate::tables::{self, AnyTable, Cell};
 
 /// What a write does instead of storing.
@@ -74,6 +75,7 @@ struct State {
     rejects: Option<Predicate>,
     accepts: Option<Vec<String>>,
     rest: Duration,
+    rows_max: usize,
     links: Vec<Link>,
     agreements: BTreeMap<String, Vec<Agreement>>,
     jurisdictions: Vec<Map<String, Value>>,
@@ -96,6 +98,7 @@ impl Memory {
             rejects: None,
             accepts: None,
             rest: Duration::ZERO,
+            rows_max: usize::MAX,
             links: Vec::new(),
             agreements: BTreeMap::new(),
             jurisdictions: Vec::new(),
@@ -143,6 +146,11 @@ impl Memory {
     /// Refuses nothing for good any more.
     pub fn reject_nothing(&self) {
         self.state().rejects = None;
+    }
+
+    /// Batches of more rows are too large.
+    pub fn set_rows_max(&self, rows_max: usize) {
+        self.state().rows_max = rows_max;
     }
 
     /// Takes these tables only.
@@ -218,24 +226,51 @@ impl Memory {
     }
 
     fn store(&self, batch: &Batch) -> Result<(), SinkError> {
+        if batch.entries.len() > self.state().rows_max {
+            return Err(SinkError::TooLarge { source: "so many rows".into() });
+        }
+        let events = batch.events().collect::<Result<Vec<_>, _>>()?;
         let mut state = self.state();
         if let Some(rejects) = &state.rejects
-            && let Some(event) = batch.events.iter().find(|event| rejects(event))
+            && let Some(event) = events.iter().find(|event| rejects(event))
         {
             let source = format!("row {} is not welcome", event.ingest.seq).into();
             return Err(SinkError::Reject { source });
         }
         if state.tokens.insert(batch.token()) {
             let columns = batch.table.columns();
-            let rows = batch.events.iter().flat_map(|event| stored(batch.table, &columns, event));
+            let rows = events.iter().flat_map(|event| stored(batch.table, &columns, event));
             state.tables.entry(batch.table.name()).or_default().extend(rows);
         }
         Ok(())
     }
 
     fn note(&self, batch: &Batch, acknowledged: bool) {
-        let written = Written { token: batch.token(), rows: batch.events.len(), acknowledged };
+        let written = Written { token: batch.token(), rows: batch.entries.len(), acknowledged };
         self.state().writes.push(written);
+    }
+}
+
+/// A batch of `events` for `table`, all of one journal; `None` when there are none.
+pub fn batch(table: &'static dyn AnyTable, events: Vec<Arc<Event>>) -> Option<Batch> {
+    let entry = |event: &Arc<Event>| Entry {
+        location: Location::nowhere(Position(event.ingest.seq)),
+        received_at: event.received_at,
+    };
+    let entries: Vec<Entry> = events.iter().map(entry).collect();
+    Batch::new(table, &entries, Arc::new(events))
+}
+
+impl Records for Vec<Arc<Event>> {
+    fn node(&self) -> Arc<str> {
+        self.first().map_or_else(Arc::default, |event| Arc::clone(&event.ingest.node))
+    }
+
+    fn read<'r>(&'r self, entries: &'r [Entry]) -> Events<'r> {
+        Box::new(entries.iter().filter_map(|entry| {
+            let at = self.binary_search_by_key(&entry.position().0, |event| event.ingest.seq);
+            self.get(at.ok()?).cloned().map(Ok)
+        }))
     }
 }
 
@@ -428,7 +463,6 @@ fn stored(table: &dyn AnyTable, columns: &[&'static str], event: &Arc<Event>) ->
 mod tests {
     use super::*;
     use crate::event::{Agent, Body, Campaign, Consent, Ingest, Page, Place, Who};
-    use crate::journal::Position;
 
     fn batch(first: u64, last: u64) -> Batch {
         let event = |seq: u64| {
@@ -451,12 +485,8 @@ mod tests {
                 ingest: Ingest { node: "n".into(), seq },
             })
         };
-        Batch {
-            table: tables::find("events").unwrap(),
-            first: Position(first),
-            last: Position(last),
-            events: (first..=last).map(event).collect(),
-        }
+        let events = (first..=last).map(event).collect();
+        super::batch(tables::find("events").unwrap(), events).unwrap()
     }
 
     #[tokio::test]

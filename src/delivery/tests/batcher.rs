@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{ALL, EVEN, SEVENTH, WIDE, at, cases, event, limits, range};
+use super::{ALL, EVEN, SEVENTH, WIDE, at, cases, limits, made, range};
 use crate::backends::Batch;
 use crate::config::{Limits, Strategy, TableLimits};
 use crate::delivery::batcher::{Batcher, Bounds, Taken};
@@ -14,12 +14,12 @@ use crate::journal::Position;
 const LONG: Duration = Duration::from_secs(300);
 
 fn batcher(limits: TableLimits) -> Batcher {
-    Batcher::new("sink".into(), [(&ALL as _, limits, at(0))], Position(0), WIDE)
+    Batcher::new("sink".into(), made(), [(&ALL as _, limits, at(0))], Position(0), WIDE)
 }
 
 fn push(batcher: &mut Batcher, seqs: impl IntoIterator<Item = u64>, now: Instant) {
     for seq in seqs {
-        batcher.push(&event(seq), 100, now);
+        super::push(batcher, seq, 100, now);
     }
 }
 
@@ -35,7 +35,7 @@ fn commit(batcher: &mut Batcher, lane: usize, now: Instant) {
 }
 
 fn seqs(batch: &Batch) -> Vec<u64> {
-    batch.events.iter().map(|event| event.ingest.seq).collect()
+    batch.entries.iter().map(|entry| entry.position().0).collect()
 }
 
 #[test]
@@ -79,6 +79,7 @@ fn a_due_lane_gives_all_that_waits_up_to_the_bounds_of_a_batch() {
     let bounds = Bounds { batch_rows: 5, batch_bytes: 350, ..WIDE };
     let mut lanes = Batcher::new(
         "sink".into(),
+        made(),
         [(&ALL as _, limits(2, usize::MAX, LONG), at(0))],
         Position(0),
         bounds,
@@ -94,8 +95,13 @@ fn a_due_lane_gives_all_that_waits_up_to_the_bounds_of_a_batch() {
 fn a_row_larger_than_a_batch_goes_alone() {
     let now = Instant::now();
     let bounds = Bounds { batch_bytes: 10, ..WIDE };
-    let mut lanes =
-        Batcher::new("sink".into(), [(&ALL as _, limits(9, 9, LONG), at(0))], Position(0), bounds);
+    let mut lanes = Batcher::new(
+        "sink".into(),
+        made(),
+        [(&ALL as _, limits(9, 9, LONG), at(0))],
+        Position(0),
+        bounds,
+    );
     push(&mut lanes, 1..=2, now);
     assert_eq!(seqs(&take(&mut lanes, 0)), [1]);
 }
@@ -113,7 +119,7 @@ fn lanes_are_due_by_priority() {
     let now = Instant::now();
     let with = |priority| TableLimits { priority, ..limits(1, 1, LONG) };
     let tables = [(&ALL as _, with(4), at(0)), (&EVEN as _, with(1), at(0))];
-    let mut lanes = Batcher::new("sink".into(), tables, Position(0), WIDE);
+    let mut lanes = Batcher::new("sink".into(), made(), tables, Position(0), WIDE);
     push(&mut lanes, [2], now);
     assert_eq!(lanes.due(now), [1, 0]);
 }
@@ -134,15 +140,20 @@ fn a_store_that_wants_a_rest_gets_it() {
 #[test]
 fn a_full_batch_does_not_rest_so_a_backlog_drains() {
     let (now, rest) = (Instant::now(), Duration::from_secs(1));
-    let bounds = Bounds { batch_memory: 10_000, ..WIDE };
-    let mut lanes =
-        Batcher::new("sink".into(), [(&ALL as _, limits(1, 1, LONG), at(0))], Position(0), bounds);
-    push(&mut lanes, 1..=30, now);
-    let first = take(&mut lanes, 0).events.len();
-    assert!(first < 20, "{first} rows of more than 500 bytes");
+    let bounds = Bounds { batch_bytes: 1_000, ..WIDE };
+    let mut lanes = Batcher::new(
+        "sink".into(),
+        made(),
+        [(&ALL as _, limits(1, 1, LONG), at(0))],
+        Position(0),
+        bounds,
+    );
+    push(&mut lanes, 1..=35, now);
+    let first = take(&mut lanes, 0).entries.len();
+    assert_eq!(first, 10, "rows of 100 bytes");
     lanes.committed(0, now, Duration::ZERO, rest);
     assert_eq!(lanes.due(now), [0], "more than a batch is left");
-    while take(&mut lanes, 0).events.len() == first {
+    while take(&mut lanes, 0).entries.len() == first {
         lanes.committed(0, now, Duration::ZERO, rest);
         if lanes.due(now).is_empty() {
             break;
@@ -154,21 +165,22 @@ fn a_full_batch_does_not_rest_so_a_backlog_drains() {
 #[test]
 fn with_no_room_every_lane_with_rows_is_due_and_reading_stops() {
     let now = Instant::now();
-    let bounds = Bounds { memory: 20_000, ..WIDE };
+    let bounds = Bounds { rows: 20, ..WIDE };
     let never = limits(usize::MAX, usize::MAX, LONG);
-    let mut lanes = Batcher::new("sink".into(), [(&ALL as _, never, at(0))], Position(0), bounds);
+    let mut lanes =
+        Batcher::new("sink".into(), made(), [(&ALL as _, never, at(0))], Position(0), bounds);
     let mut seq = 0;
     while lanes.has_room() {
         seq += 1;
         push(&mut lanes, [seq], now);
     }
-    assert!(lanes.memory() < bounds.memory + 5_000, "{}", lanes.memory());
+    assert_eq!(lanes.rows(), 20);
     assert_eq!(lanes.due(now), [0]);
     take(&mut lanes, 0);
     assert!(!lanes.has_room(), "what is being sent is still in memory");
     commit(&mut lanes, 0, now);
     assert!(lanes.has_room());
-    assert_eq!((lanes.memory(), lanes.rows(), lanes.bytes()), (0, 0, 0));
+    assert_eq!((lanes.rows(), lanes.bytes()), (0, 0));
 }
 
 #[test]
@@ -178,7 +190,7 @@ fn an_idle_table_counts_as_stored_up_to_what_was_read() {
         (&ALL as _, limits(9, 9_999, LONG), at(0)),
         (&SEVENTH as _, limits(9, 9_999, LONG), at(0)),
     ];
-    let mut lanes = Batcher::new("sink".into(), tables, Position(0), WIDE);
+    let mut lanes = Batcher::new("sink".into(), made(), tables, Position(0), WIDE);
     push(&mut lanes, 1..=5, now);
     assert_eq!((lanes.cursor(0), lanes.cursor(1)), (at(0), at(5)));
     assert_eq!(lanes.low_water(), Position(0));
@@ -197,7 +209,7 @@ fn a_cursor_never_moves_back_when_the_head_is_lower_or_another_table_is_behind()
     let tables =
         [(&ALL as _, limits(1, 1, LONG), at(90)), (&EVEN as _, limits(1, 1, LONG), at(100))];
     // The journal was shortened to 50.
-    let mut lanes = Batcher::new("sink".into(), tables, Position(50), WIDE);
+    let mut lanes = Batcher::new("sink".into(), made(), tables, Position(50), WIDE);
     assert_eq!(lanes.read(), Position(90));
     lanes.read_to(Position(50));
     assert_eq!((lanes.cursor(0), lanes.cursor(1)), (at(90), at(100)));
@@ -213,9 +225,9 @@ fn after_a_restart_a_lane_gives_exactly_the_frozen_range_first() {
     let now = Instant::now();
     let frozen = TableCursor { stored: Position(3), sending: Some(range(4, 8)) };
     // One row is due by the new limits, and one row is a batch; the range was frozen by others.
-    let bounds = Bounds { memory: 1, batch_rows: 1, batch_bytes: 1, ..WIDE };
+    let bounds = Bounds { rows: 1, batch_rows: 1, batch_bytes: 1, ..WIDE };
     let tables = [(&EVEN as _, limits(1, 1, LONG), frozen)];
-    let mut lanes = Batcher::new("sink".into(), tables, Position(20), bounds);
+    let mut lanes = Batcher::new("sink".into(), made(), tables, Position(20), bounds);
     push(&mut lanes, 4..=7, now);
     assert!(lanes.due(now).is_empty(), "the range is not complete");
     assert!(lanes.has_room(), "the range must be read whatever it takes");
@@ -234,14 +246,19 @@ fn a_frozen_range_that_is_no_longer_whole_is_named_and_its_rest_goes_on() {
     let frozen = TableCursor { stored: Position(3), sending: Some(range(4, 8)) };
     // The journal ends at 6 and goes on above every cursor.
     let tables = [(&EVEN as _, limits(1, 1, LONG), frozen)];
-    let mut lanes = Batcher::new("sink".into(), tables, Position(6), WIDE);
+    let mut lanes = Batcher::new("sink".into(), made(), tables, Position(6), WIDE);
     push(&mut lanes, 4..=6, now);
     assert_eq!(lanes.due(now), [0]);
     assert!(matches!(lanes.take(0), Some(Taken::Missing(it)) if it == range(4, 8)));
     assert_eq!(seqs(&take(&mut lanes, 0)), [4, 6]);
 
-    let mut lanes =
-        Batcher::new("sink".into(), [(&EVEN as _, limits(1, 1, LONG), frozen)], Position(3), WIDE);
+    let mut lanes = Batcher::new(
+        "sink".into(),
+        made(),
+        [(&EVEN as _, limits(1, 1, LONG), frozen)],
+        Position(3),
+        WIDE,
+    );
     assert!(matches!(lanes.take(0), Some(Taken::Missing(_))), "nothing of it is left");
     push(&mut lanes, [10], now);
     assert_eq!(seqs(&take(&mut lanes, 0)), [10]);
@@ -260,24 +277,24 @@ proptest! {
         takes in prop::collection::vec(any::<bool>(), 120),
     ) {
         let start = Instant::now();
-        let bounds = Bounds { memory: 60_000, batch_rows, batch_bytes, ..WIDE };
+        let bounds = Bounds { rows: 30, batch_rows, batch_bytes, ..WIDE };
         let of = limits(rows, bytes, Duration::from_millis(40));
         let tables =
             [(&ALL as _, of, at(0)), (&EVEN as _, of, at(0)), (&SEVENTH as _, of, at(0))];
-        let mut lanes = Batcher::new("sink".into(), tables, Position(0), bounds);
+        let mut lanes = Batcher::new("sink".into(), made(), tables, Position(0), bounds);
         let mut got = [vec![], vec![], vec![]];
         let mut stored = [0; 3];
-        let largest = 60_000 + 3 * (400 + 5_000);
         for (step, size) in sizes.iter().enumerate() {
             let now = start + Duration::from_millis(step as u64);
             if lanes.has_room() {
-                lanes.push(&event(lanes.read().0 + 1), *size, now);
+                let next = lanes.read().0 + 1;
+                super::push(&mut lanes, next, *size, now);
             }
-            prop_assert!(lanes.memory() <= largest);
+            prop_assert!(lanes.rows() < 30 + 3);
             let due = if takes[step] { lanes.due(now) } else { vec![] };
             for lane in due {
                 let batch = take(&mut lanes, lane);
-                prop_assert!(batch.events.len() <= batch_rows);
+                prop_assert!(batch.entries.len() <= batch_rows);
                 prop_assert_eq!(batch.first.0, seqs(&batch)[0]);
                 prop_assert_eq!(Some(batch.last.0), seqs(&batch).last().copied());
                 prop_assert!(lanes.cursor(lane).stored < batch.first);
@@ -299,7 +316,7 @@ proptest! {
             let expect: Vec<u64> = (1..=read).filter(|seq| seq % step == 0).collect();
             prop_assert_eq!(&got[lane], &expect);
         }
-        prop_assert_eq!((lanes.memory(), lanes.rows(), lanes.bytes()), (0, 0, 0));
+        prop_assert_eq!((lanes.rows(), lanes.bytes()), (0, 0));
         prop_assert_eq!(lanes.low_water(), Position(read));
     }
 }

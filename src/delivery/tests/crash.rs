@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{ALL, EVEN, NODE, SEVENTH, WIDE, event, limits};
+use super::{ALL, EVEN, NODE, SEVENTH, WIDE, event, limits, made, push};
 use crate::backends::Batch;
 use crate::delivery::batcher::{Batcher, Bounds, Taken};
 use crate::delivery::cursor::{Cursor, CursorFile, Found};
@@ -74,12 +74,12 @@ impl World {
         if self.chance(10) {
             return Err(());
         }
-        if part.events.iter().any(|event| self.bad.contains(&event.ingest.seq)) {
+        if part.entries.iter().any(|entry| self.bad.contains(&entry.position().0)) {
             return Ok(false);
         }
         if self.tokens.insert(part.token()) || !self.knows_tokens {
             let rows = self.rows.entry(part.table.name()).or_default();
-            rows.extend(part.events.iter().map(|event| event.ingest.seq));
+            rows.extend(part.entries.iter().map(|entry| entry.position().0));
         }
         if self.chance(10) { Err(()) } else { Ok(true) }
     }
@@ -113,12 +113,11 @@ impl Life {
             (table, of, at)
         });
         let bounds = Bounds {
-            memory: world.random.random_range(20_000..200_000),
-            batch_memory: world.random.random_range(5_000..200_000),
+            rows: world.random.random_range(10..100),
             batch_rows: world.random.random_range(1..60),
             ..WIDE
         };
-        let lanes = Batcher::new("sink".into(), tables, Position(world.head), bounds);
+        let lanes = Batcher::new("sink".into(), made(), tables, Position(world.head), bounds);
         Self { lanes, flights: vec![None, None, None], cursor, file, now: Instant::now() }
     }
 
@@ -126,8 +125,8 @@ impl Life {
         world.cut()?;
         for _ in 0..world.random.random_range(0..30) {
             if self.lanes.read().0 < world.head && self.lanes.has_room() {
-                let event = event(self.lanes.read().0 + 1);
-                self.lanes.push(&event, 100, self.now);
+                let next = self.lanes.read().0 + 1;
+                push(&mut self.lanes, next, 100, self.now);
             }
         }
         self.now += Duration::from_millis(world.random.random_range(0..2_000));
@@ -169,11 +168,12 @@ impl Life {
             world.cut()?;
             let answer = world.write(&part);
             world.cut()?;
-            match (answer, part.events.as_slice()) {
+            match (answer, &*part.entries) {
                 (Err(()), _) => return Ok(()),
                 (Ok(true), _) => parts.settled(),
-                (Ok(false), [event]) => {
-                    let record = refused(event, "memory", part.table.name(), "bad");
+                (Ok(false), [entry]) => {
+                    let record =
+                        refused(&event(entry.position().0), "memory", part.table.name(), "bad");
                     world.set_aside.insert(record.id.to_string());
                     world.cut()?;
                     parts.settled();

@@ -9,18 +9,19 @@ mod replay;
 mod shipper;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use proptest::test_runner::Config as Cases;
 
-use super::batcher::Bounds;
+use super::batcher::{Batcher, Bounds};
 use super::cursor::{Range, TableCursor};
+use crate::backends::{Entry, Events, Records};
 use crate::config::{Limits, Strategy, TableLimits};
 use crate::event::{
-    Agent, Body, Campaign, Consent, Event, Ingest, Origin, Page, Place, Track, Who,
+    Agent, Body, Campaign, Consent, Event, Glance, Ingest, Origin, Page, Place, Track, Who,
 };
-use crate::journal::Position;
+use crate::journal::{Location, Position};
 use crate::tables::{Column, Kind, Table};
 
 /// Journal id of events made here.
@@ -64,6 +65,30 @@ fn event(seq: u64) -> Arc<Event> {
     })
 }
 
+/// Gives a lane's batches the events made here, whatever their positions.
+struct Made;
+
+fn made() -> Arc<dyn Records> {
+    Arc::new(Made)
+}
+
+impl Records for Made {
+    fn node(&self) -> Arc<str> {
+        NODE.into()
+    }
+
+    fn read<'r>(&'r self, entries: &'r [Entry]) -> Events<'r> {
+        Box::new(entries.iter().map(|entry| Ok(event(entry.position().0))))
+    }
+}
+
+/// Reads the event of position `seq`, so many bytes long, into `lanes`.
+fn push(lanes: &mut Batcher, seq: u64, bytes: usize, now: Instant) {
+    let event = event(seq);
+    let glance = Glance::of(&crate::event::encode(&event).unwrap(), event.ingest.clone()).unwrap();
+    lanes.push(&glance, Location::nowhere(Position(seq)), bytes, now);
+}
+
 fn limits(rows: usize, bytes: usize, age: Duration) -> TableLimits {
     TableLimits {
         strategy: Strategy::Hybrid,
@@ -84,8 +109,7 @@ fn range(first: u64, last: u64) -> Range {
 
 /// Bounds so wide that they are no reason for anything.
 const WIDE: Bounds = Bounds {
-    memory: usize::MAX,
-    batch_memory: usize::MAX,
+    rows: usize::MAX,
     batch_rows: usize::MAX,
     batch_bytes: usize::MAX,
     read_bytes: 1 << 20,

@@ -6,15 +6,14 @@ use std::fmt;
 use proptest::prelude::*;
 
 use super::{ALL, cases, event};
-use crate::backends::Batch;
+use crate::backends::{Batch, memory};
 use crate::delivery::poison::{Parts, refused};
 use crate::event::{Body, Event, Reason};
-use crate::journal::Position;
 use crate::telemetry::chain;
 
 fn batch(first: u64, last: u64) -> Batch {
     let events = (first..=last).map(event).collect();
-    Batch { table: &ALL, first: Position(first), last: Position(last), events }
+    memory::batch(&ALL, events).unwrap()
 }
 
 /// Sends every part to a store that refuses parts with a bad row: what it took, what was found, and
@@ -24,7 +23,7 @@ fn bisect(batch: Batch, bad: &BTreeSet<u64>) -> (Vec<u64>, Vec<u64>, Vec<String>
     let mut parts = Parts::new(batch);
     while let Some(part) = parts.next().cloned() {
         tokens.push(part.token());
-        let rows: Vec<u64> = part.events.iter().map(|event| event.ingest.seq).collect();
+        let rows: Vec<u64> = part.entries.iter().map(|entry| entry.position().0).collect();
         if !rows.iter().any(|row| bad.contains(row)) {
             stored.extend(rows);
             parts.settled();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::event;
-use crate::backends::{self, Backend, Batch};
+use crate::backends::{self, Backend, memory};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, JournalConfig};
 use crate::delivery::poison::refused;
@@ -40,12 +40,7 @@ async fn quarantine(backend: &Backend, first: u64, events: Vec<Event>) {
         Arc::new(Event { ingest, ..event })
     };
     let events: Vec<_> = events.into_iter().enumerate().map(at).collect();
-    let batch = Batch {
-        table: tables::find("quarantine").unwrap(),
-        first: Position(first),
-        last: Position(first + events.len() as u64 - 1),
-        events,
-    };
+    let batch = memory::batch(tables::find("quarantine").unwrap(), events).unwrap();
     backend.sink.as_ref().unwrap().write(&batch).await.unwrap();
 }
 

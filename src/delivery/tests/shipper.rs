@@ -166,13 +166,13 @@ async fn a_hanging_sink_does_not_hold_another() {
 #[tokio::test]
 async fn an_outage_fills_memory_to_its_bound_and_no_further_and_all_is_delivered_after_it() {
     let (rig, sink) = (Rig::new(), Memory::new());
-    let bounds = Bounds { memory: 300_000, read_bytes: 4_000, ..WIDE };
+    let bounds = Bounds { rows: 150, read_bytes: 4_000, ..WIDE };
     sink.always(Some(Fault::Refuse));
     let delivery = rig.start(&[("a", &sink)], immediate(), bounds);
     let queued = rig.metrics.sink_queued_rows.with_label_values(&["a"]);
-    let per_row = size_of::<event::Event>() + 256;
-    let rows_max = 300_000 / per_row + 40;
-    let all = 10 * rows_max as u64;
+    // One reading more than the bound.
+    let rows_max = 150 + 40;
+    let all = 2_000;
     for first in (1..=all).step_by(100) {
         rig.append(first..(first + 100).min(all + 1)).await;
         assert!(usize::try_from(queued.get()).unwrap() <= rows_max);
@@ -261,6 +261,29 @@ async fn exactly_the_bad_rows_go_to_quarantine_and_the_rest_is_delivered() {
 }
 
 #[tokio::test]
+async fn a_batch_that_stays_too_large_is_cut_until_it_fits_and_never_into_crumbs() {
+    let (rig, sink) = (Rig::new(), Memory::new());
+    sink.set_rows_max(6_000);
+    let _delivery = rig.start(&[("a", &sink)], limits(20_000, usize::MAX, LONG), WIDE);
+    rig.append(1..=20_000).await;
+    rig.until(|| !sink.writes().is_empty()).await;
+    rig.until_after(SECOND, || sink.rows("events").len() == 20_000).await;
+    assert_eq!(numbers(&sink, "events"), (1..=20_000).collect::<Vec<_>>());
+    let rows = || sink.writes().iter().map(|write| write.rows).collect::<Vec<_>>();
+    let cut = [20_000, 20_000, 10_000, 5_000, 5_000, 10_000, 10_000, 5_000, 5_000];
+    assert_eq!(rows(), cut);
+
+    sink.set_rows_max(10);
+    rig.append(20_001..=40_000).await;
+    rig.until(|| rows().len() > cut.len()).await;
+    rig.until_after(SECOND, || rows().len() > cut.len() + 9).await;
+    assert!(rows().iter().all(|rows| *rows >= 5_000), "{:?}", rows());
+    sink.set_rows_max(usize::MAX);
+    rig.until_after(SECOND, || sink.rows("events").len() == 40_000).await;
+    assert_eq!(numbers(&sink, "events"), (1..=40_000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_refused_quarantine_row_is_given_up_and_counted() {
     let (rig, sink) = (Rig::new(), Memory::new());
     sink.reject(|event| event.id.uuid().as_u128() != 2);
@@ -289,6 +312,23 @@ async fn a_record_that_is_no_event_is_set_aside_once_and_stops_nothing() {
         assert_eq!(rig.metrics.sink_undecodable.with_label_values(&[sink]).get(), 1);
     }
     assert_eq!(rig.metrics.quarantined.with_label_values(&["undecodable"]).get(), 1);
+}
+
+#[tokio::test]
+async fn a_record_that_is_no_whole_event_is_found_among_the_others_and_set_aside() {
+    let (rig, sink) = (Rig::new(), Memory::new());
+    let delivery = rig.start(&[("a", &sink)], limits(9, usize::MAX, SECOND), WIDE);
+    rig.append(1..=4).await;
+    let whole = String::from_utf8(event::encode(&event(5)).unwrap()).unwrap();
+    let part = whole.replace(r#""host":"example.com""#, r#""host":5"#);
+    rig.journal.append(part.into_bytes(), |_, _| ()).unwrap().durable().await.unwrap();
+    rig.append(6..=9).await;
+    rig.until_after(SECOND, || sink.rows("quarantine").len() == 1).await;
+    rig.until_after(SECOND, || health(&delivery, 0).lag_events == 0).await;
+    assert_eq!(numbers(&sink, "events"), [1, 2, 3, 4, 6, 7, 8, 9]);
+    let cells = &sink.rows("quarantine")[0].cells;
+    assert_eq!(cells["reason"], "undecodable");
+    assert!(cells["raw"].as_str().unwrap().contains(r#""host":5"#), "{cells:?}");
 }
 
 #[tokio::test]

@@ -357,6 +357,39 @@ fn a_reader_whose_segment_is_recycled_goes_on_with_the_oldest_there_is() {
 }
 
 #[test]
+fn a_record_is_read_by_its_place_until_that_is_used_for_another() {
+    let rig = Rig::new(24);
+    let (journal, _) = rig.open();
+    for id in 1..=40 {
+        store(&journal, id, 1000);
+    }
+    let records = read_all(&mut journal.reader(Position(0))).unwrap();
+    let mut fetcher = journal.fetcher();
+    let every_third: Vec<&Record> = records.iter().step_by(3).collect();
+    for record in &every_third {
+        assert_eq!(fetcher.fetch(record.location).unwrap(), Some(&*record.bytes));
+    }
+    // What was appended since is found by one that was there before.
+    store(&journal, 41, 1000);
+    let later = journal.reader(Position(40)).read(1).unwrap().remove(0);
+    assert_eq!(fetcher.fetch(later.location).unwrap(), Some(&*later.bytes));
+    for id in 42..=200 {
+        store(&journal, id, 1000);
+        journal.forget(Position(id));
+    }
+    eventually("recycling", || journal.first() > Position(150));
+    for mut fetcher in [fetcher, journal.fetcher()] {
+        assert_eq!(fetcher.fetch(every_third[0].location).unwrap(), None);
+    }
+    assert_eq!(fetch_nowhere(&journal), None);
+    assert_eq!(rig.corrupt_frames(), 0, "nothing is damaged");
+}
+
+fn fetch_nowhere(journal: &Journal) -> Option<Vec<u8>> {
+    journal.fetcher().fetch(Location::nowhere(Position(200))).unwrap().map(<[u8]>::to_vec)
+}
+
+#[test]
 fn many_threads_append_while_a_reader_follows() {
     const THREADS: u64 = 4;
     const EACH: u64 = 300;
@@ -380,7 +413,7 @@ fn many_threads_append_while_a_reader_follows() {
             followed.extend(reader.read(2000).unwrap());
         }
     });
-    let positions: Vec<_> = followed.iter().map(|record| record.position.0).collect();
+    let positions: Vec<_> = followed.iter().map(|record| record.location.position.0).collect();
     assert_eq!(positions, (1..=THREADS * EACH).collect::<Vec<_>>());
     for thread in 0..THREADS {
         let own = followed.iter().map(id_of).filter(|id| id / EACH == thread);

@@ -56,7 +56,10 @@ fn check(mut rig: Rig, told: &Told, forgotten: Position) {
     assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "order, or twice: {found:?}");
     assert!(found.last().is_none_or(|last| *last <= told.accepted));
     for (id, position) in told.stored.iter().filter(|(_, position)| **position > forgotten) {
-        let at = records.iter().find(|record| id_of(record) == *id).map(|record| record.position);
+        let at = records
+            .iter()
+            .find(|record| id_of(record) == *id)
+            .map(|record| record.location.position);
         assert_eq!(at, Some(*position), "stored and lost or moved: {id}");
     }
     let next = wait(journal.append(record(u64::MAX, 100), settle).unwrap()).unwrap();

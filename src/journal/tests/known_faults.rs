@@ -262,6 +262,32 @@ fn a_bad_sector_costs_what_touches_its_block_and_a_dead_disk_costs_nothing() {
 }
 
 #[test]
+fn a_record_damaged_since_it_was_found_is_counted_once_and_its_neighbours_are_read() {
+    let rig = filled(1);
+    let (journal, _) = rig.open();
+    let records = read_all(&mut journal.reader(Position(0))).unwrap();
+    let segments = rig.segments();
+    let needle = records[5].bytes.clone();
+    rig.edit(&segments[0].0, |bytes| {
+        let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
+        bytes[at + 9] ^= 1;
+    });
+    for _ in 0..2 {
+        let mut fetcher = journal.fetcher();
+        for (index, Record { location, bytes }) in records.iter().enumerate() {
+            let found = fetcher.fetch(*location).unwrap();
+            assert_eq!(found, (index != 5).then_some(bytes.as_slice()), "record {index}");
+        }
+    }
+    assert_eq!(rig.corrupt_frames(), 1);
+    let path = &segments[1].0;
+    rig.fs.spoil(path, 0..1 << 20).unwrap();
+    let refused = records.iter().find_map(|record| journal.fetcher().fetch(record.location).err());
+    assert_eq!(refused.unwrap().to_string(), "a bad sector");
+    assert_eq!(rig.corrupt_frames(), 1, "a dead disk is no damage");
+}
+
+#[test]
 fn the_identity_survives_the_loss_of_its_file() {
     use crate::journal::Fs;
     let rig = filled(3);

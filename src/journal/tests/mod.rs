@@ -14,7 +14,7 @@ use chrono::DateTime;
 
 use super::segment::{Header, Parsed};
 use super::strict_fs::{StrictFs, Survival};
-use super::{AppendError, Journal, Pending, Position, Reader, Record, Recovered};
+use super::{AppendError, Journal, Location, Pending, Position, Reader, Record, Recovered};
 use crate::clock::ManualClock;
 use crate::config::JournalConfig;
 use crate::telemetry::Metrics;
@@ -128,7 +128,9 @@ fn read_all(reader: &mut Reader) -> io::Result<Vec<Record>> {
     loop {
         let records = reader.read(4096)?;
         if records.is_empty() {
-            assert!(all.windows(2).all(|pair| pair[0].position < pair[1].position));
+            assert!(
+                all.windows(2).all(|pair| pair[0].location.position < pair[1].location.position)
+            );
             return Ok(all);
         }
         all.extend(records);

@@ -75,9 +75,11 @@ impl Model {
     fn read(&mut self, reader: &mut Reader, bytes_max: usize) {
         for record in reader.read(bytes_max).unwrap() {
             let id = id_of(&record);
-            assert!(self.seen.last_key_value().is_none_or(|(at, _)| *at < record.position.0));
+            assert!(
+                self.seen.last_key_value().is_none_or(|(at, _)| *at < record.location.position.0)
+            );
             assert!(self.seen.values().all(|seen| *seen < id), "order, or twice");
-            self.seen.insert(record.position.0, id);
+            self.seen.insert(record.location.position.0, id);
         }
     }
 
@@ -85,7 +87,12 @@ impl Model {
     fn check(&self, journal: &Journal) {
         let records = read_all(&mut journal.reader(self.forgotten)).unwrap();
         let found: BTreeMap<u64, u64> =
-            records.iter().map(|record| (record.position.0, id_of(record))).collect();
+            records.iter().map(|record| (record.location.position.0, id_of(record))).collect();
+        // Each by its place too, from the last to the first, which no reading gains from.
+        let mut fetcher = journal.fetcher();
+        for Record { location, bytes } in records.iter().rev() {
+            assert_eq!(fetcher.fetch(*location).unwrap(), Some(bytes.as_slice()));
+        }
         for (position, id) in self.stored.range(self.forgotten.0 + 1..) {
             assert_eq!(found.get(position), Some(id), "stored and lost");
         }

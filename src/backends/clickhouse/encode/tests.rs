@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::backends::memory;
 use crate::event::Money;
 use crate::tables::{self, samples};
 
@@ -236,16 +237,17 @@ fn rows_of_many_months_are_several_inserts_the_same_ones_each_time() {
     let event = |number: u32| {
         let mut event = samples::event(u64::from(number));
         event.created_at = first.checked_sub_months(Months::new(number % 250)).unwrap();
-        Arc::new(event)
+        event.into()
     };
     let events_of_250_months: Vec<_> = (0..1_000).map(event).collect();
+    let batch = memory::batch(tables::find("events").unwrap(), events_of_250_months).unwrap();
     let layout = events();
-    let inserts = layout.encode(&events_of_250_months, &HashSet::new()).unwrap();
+    let inserts = layout.encode(&batch, &HashSet::new()).unwrap();
     assert_eq!(inserts.iter().map(|insert| insert.rows).collect::<Vec<_>>(), [400, 400, 200]);
-    let again = layout.encode(&events_of_250_months, &HashSet::new()).unwrap();
+    let again = layout.encode(&batch, &HashSet::new()).unwrap();
     assert!(inserts.iter().zip(&again).all(|(one, other)| one.body == other.body));
     let stored = (0..999).collect();
-    let left = layout.encode(&events_of_250_months, &stored).unwrap();
+    let left = layout.encode(&batch, &stored).unwrap();
     assert_eq!(left.iter().map(|insert| insert.rows).collect::<Vec<_>>(), [1]);
 }
 

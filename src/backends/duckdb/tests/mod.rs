@@ -14,11 +14,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::connect;
-use crate::backends::{Backend, Batch, Sink, Store};
+use crate::backends::{Backend, Batch, Sink, Store, memory};
 use crate::clock::ManualClock;
 use crate::config::{DuckDbConfig, Limits, LimitsByTable, Strategy, TableLimits};
 use crate::event::Event;
-use crate::journal::Position;
 use crate::tables::{self, samples};
 
 /// Long enough for any query here on a busy machine.
@@ -61,13 +60,8 @@ fn store(backend: &Backend) -> &dyn Store {
 
 /// The events of `table` as one batch.
 fn batch(table: &str, events: impl IntoIterator<Item = Event>) -> Batch {
-    let events: Vec<Arc<Event>> = events.into_iter().map(Arc::new).collect();
-    Batch {
-        table: tables::find(table).unwrap(),
-        first: Position(events.first().unwrap().ingest.seq),
-        last: Position(events.last().unwrap().ingest.seq),
-        events,
-    }
+    let events = events.into_iter().map(Arc::new).collect();
+    memory::batch(tables::find(table).unwrap(), events).unwrap()
 }
 
 /// Full events at positions `from` to `to`.
