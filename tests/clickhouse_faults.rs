@@ -426,7 +426,10 @@ fn a_memory_limit_of_the_server_is_waited_for() {
 fn a_server_with_little_memory_gets_less_at_once() {
     let Some(mut clickhouse) = ClickHouse::start() else { return };
     let mut promises = Promises::default();
-    let site = site(&clickhouse.entry("little"));
+    // A batch is cut when no attempt without an answer can be left, which is twice this time.
+    let mut entry = clickhouse.entry("little");
+    entry["InsertTimeout"] = json!("3s");
+    let site = site(&entry);
     let server = site.start();
     promises.send(server.address, 1, 10);
     server.drained();

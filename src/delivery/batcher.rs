@@ -31,8 +31,7 @@ use crate::tables::AnyTable;
 /// A row waits no longer than this whatever its limits say: a lane that waits holds the journal.
 pub(super) const AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// How much may wait, and how much one batch may hold. A row that waits costs some
-/// 64 bytes.
+/// How much may wait, and how much one batch may hold. A row that waits costs 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bounds {
     /// Rows in all lanes of a sink, what is being sent included.
@@ -202,9 +201,8 @@ impl Batcher {
     /// begins behind `after`.
     pub(super) fn next_full(&self, lane: LaneIndex, after: Position) -> Option<Batch> {
         let lane = self.lanes.get(lane)?;
-        let first = lane.waiting.front()?.entry.position();
         let is_next = matches!(lane.state, State::Sending { .. }) && lane.is_full(&self.bounds);
-        if first <= after || !is_next {
+        if !is_next || lane.waiting.front()?.entry.position() <= after {
             return None;
         }
         let entries: Vec<Entry> =
@@ -351,7 +349,7 @@ impl Lane {
         Some(rest.map_or(at, |rest| rest.max(at)))
     }
 
-    /// Whether more than one batch cannot hold waits.
+    /// Whether what waits fills a batch.
     fn is_full(&self, bounds: &Bounds) -> bool {
         self.waiting.len() >= bounds.batch_rows || self.rows_bytes >= bounds.batch_bytes
     }

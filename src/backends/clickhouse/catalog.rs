@@ -5,7 +5,9 @@
 //! insert, a deduplication window in the table, and one in the target of each materialized view over
 //! it. What is missing is said in `/health`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -61,8 +63,11 @@ pub(super) struct Described {
 pub(super) struct Catalog {
     tables: HashMap<&'static str, Described>,
     /// The settings that inserts are sent with.
-    pub(super) settings: Vec<(&'static str, &'static str)>,
+    pub(super) settings: Vec<Setting>,
 }
+
+/// A name and a value.
+pub(super) type Setting = (&'static str, Cow<'static, str>);
 
 /// What `system.tables` says of a table.
 struct Found {
@@ -73,11 +78,15 @@ struct Found {
 }
 
 impl Catalog {
-    /// Asks the server.
+    /// Asks the server about `database`, whose inserts may take `insert_time_max` there.
     ///
     /// # Errors
     /// As [`Fault`] says.
-    pub(super) async fn read(transport: &Transport, database: &str) -> Result<Self, Fault> {
+    pub(super) async fn read(
+        transport: &Transport,
+        database: &str,
+        insert_time_max: Duration,
+    ) -> Result<Self, Fault> {
         let parameters = [("database", database)];
         let sql = "select table, name, type from system.columns where database = {database:String}";
         let mut types: HashMap<String, HashMap<String, String>> = HashMap::new();
@@ -96,7 +105,7 @@ impl Catalog {
             texts(&transport.rows(sql, &[]).await?).map(|[name, value]| (name, value)).collect();
         let views = views(transport, database).await?;
         let is_spread = found.values().any(|table| table.engine == "Distributed");
-        let (settings, refused) = settings(transport, is_spread).await?;
+        let (settings, refused) = settings(transport, is_spread, insert_time_max).await?;
 
         let mut tables = HashMap::new();
         for &table in tables::ALL {
@@ -216,30 +225,36 @@ async fn views(transport: &Transport, database: &str) -> Result<Vec<(String, Str
 async fn settings(
     transport: &Transport,
     is_spread: bool,
-) -> Result<(Vec<(&'static str, &'static str)>, Option<String>), Fault> {
+    insert_time_max: Duration,
+) -> Result<(Vec<Setting>, Option<String>), Fault> {
     let spread = if is_spread { SPREAD } else { &[] };
-    let wanted = || REQUIRED.iter().chain(MEANING).chain(spread).copied();
-    let all: Vec<_> = wanted().collect();
-    if may_set(transport, &all).await? {
-        return Ok((all, None));
+    let fixed = |&(name, value): &(&'static str, &'static str)| (name, Cow::Borrowed(value));
+    let mut wanted: Vec<Setting> =
+        REQUIRED.iter().chain(spread).chain(MEANING).map(fixed).collect();
+    let required = wanted.len() - MEANING.len();
+    wanted.push(("max_execution_time", insert_time_max.as_secs_f64().to_string().into()));
+    if may_set(transport, &wanted).await? {
+        return Ok((wanted, None));
     }
     let (mut settings, mut refused) = (Vec::new(), None);
-    for setting in wanted() {
-        let (name, value) = setting;
-        if may_set(transport, &[setting]).await? {
+    for (at, setting) in wanted.into_iter().enumerate() {
+        let (name, value) = &setting;
+        if may_set(transport, std::slice::from_ref(&setting)).await? {
             settings.push(setting);
-        } else if refused.is_none() && !MEANING.contains(&setting) {
+        } else if refused.is_none() && at < required {
             let sql = "select value from system.settings where name = {name:String}";
             let rows = transport.rows(sql, &[("name", name)]).await?;
-            let has = texts(&rows).any(|[found]: [String; 1]| found == value);
+            let has = texts(&rows).any(|[found]: [String; 1]| found == *value);
             refused = (!has).then(|| format!("the server does not let us set {name} = {value}"));
         }
     }
     Ok((settings, refused))
 }
 
-async fn may_set(transport: &Transport, settings: &[(&str, &str)]) -> Result<bool, Fault> {
-    let asked = transport.rows_with("select 1", settings).await;
+async fn may_set(transport: &Transport, settings: &[Setting]) -> Result<bool, Fault> {
+    let settings: Vec<(&str, &str)> =
+        settings.iter().map(|(name, value)| (*name, &**value)).collect();
+    let asked = transport.rows_with("select 1", &settings).await;
     match asked {
         Ok(_) => Ok(true),
         Err(fault) if about(fault.code()) == About::Setting => Ok(false),
@@ -267,5 +282,5 @@ pub(super) const UPTIME: Question<'static> = Question {
     sql: "select value from system.asynchronous_metrics where metric = 'OSUptime'",
     parameters: &[],
     settings: &[],
-    time_max: std::time::Duration::from_secs(5),
+    time_max: Duration::from_secs(5),
 };

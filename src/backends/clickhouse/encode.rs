@@ -30,9 +30,11 @@ use super::wire::{push_bytes, push_length};
 use crate::backends::{Batch, Events, ReadError};
 use crate::tables::{AnyTable, Cell};
 
-/// Rows of one block. The server joins blocks again, up to a million rows; here a block bounds
-/// what is uncompressed at a time, to some 10 MB of wide rows.
+/// Rows of one block, or bytes if those are more. The server joins blocks again, up to a million rows;
+/// here a block bounds what is uncompressed at a time.
 const BLOCK_ROWS: usize = 8_192;
+/// Bytes of one block, which one row more may exceed.
+const BLOCK_BYTES: usize = 16 << 20;
 /// Partitions of one insert: the server refuses more (`max_partitions_per_insert_block`).
 const PARTITIONS_MAX: usize = 100;
 /// Says before the values of a `JSON` column that they are texts: its serialization number 1.
@@ -295,7 +297,7 @@ impl Layout {
                 block.push(row)?;
                 rows += 1;
             }
-            if block.rows >= BLOCK_ROWS {
+            if block.rows >= BLOCK_ROWS || block.bytes() >= BLOCK_BYTES {
                 block.write(&mut frame).map_err(EncodeError::Compress)?;
             }
         }
@@ -385,6 +387,12 @@ impl<'l> Block<'l> {
         }
         self.rows += 1;
         Ok(())
+    }
+
+    /// Bytes of all values.
+    fn bytes(&self) -> usize {
+        let of = |it: &Values| it.nulls.len() + it.ends.len() + it.bytes.len() + it.second.len();
+        self.values.iter().map(of).sum()
     }
 
     /// Writes the block and empties it.

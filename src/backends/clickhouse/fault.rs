@@ -141,11 +141,15 @@ impl Fault {
     /// Whether the request, or a part of it, may have reached the server and been done.
     pub(super) fn is_ambiguous(&self) -> bool {
         match self {
-            Self::Lost { .. } | Self::Slow { .. } | Self::Answer(_) => true,
             // Time that ran out inside the server may have run out after a partition was stored.
             Self::Refused { code, .. } => matches!(about(*code), About::Moment | About::Size),
-            Self::Unreachable { .. } => false,
+            other => other.is_unanswered(),
         }
+    }
+
+    /// Whether the server may still be at it.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Slow { .. } | Self::Answer(_))
     }
 
     /// Whether another server of the same store may do better; so may it where something between
@@ -164,12 +168,9 @@ impl Fault {
 
     /// What a sink says of it.
     pub(super) fn into_sink_error(self) -> SinkError {
-        match (about(self.code()), &self) {
-            (About::Rows, _) => SinkError::Reject { source: self.into() },
-            (About::Size, _) | (_, Self::Slow { .. }) => {
-                SinkError::TooLarge { source: self.into() }
-            }
-            (About::Moment | About::Table | About::Setting, _) => {
+        match about(self.code()) {
+            About::Rows => SinkError::Reject { source: self.into() },
+            About::Size | About::Moment | About::Table | About::Setting => {
                 SinkError::Retry { after: None, source: self.into() }
             }
         }

@@ -25,6 +25,7 @@ mod wire;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
@@ -49,6 +50,8 @@ struct ClickHouse {
     clock: Arc<dyn Clock>,
     /// Since when this process is the one that sends.
     started_at: DateTime<Utc>,
+    /// The same moment by the clock that never steps.
+    began: Instant,
 }
 
 /// Prepares the store and answers at once; it is reached behind.
@@ -65,6 +68,7 @@ pub fn connect(config: &ClickHouseConfig, clock: Arc<dyn Clock>) -> io::Result<B
         encoder: Encoder::start()?,
         memory: Remembered::default(),
         started_at: clock.wall(),
+        began: clock.monotonic(),
         clock,
     });
     Ok(Backend {

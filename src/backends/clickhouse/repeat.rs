@@ -17,7 +17,10 @@
 //! stored under another, and a later repeat under it, even by another process, adds nothing to them.
 //! Batches that nobody can have tried are not asked about.
 //!
-//! An attempt that still runs is no danger: its query has the same id, which the server refuses.
+//! An attempt that still runs is no danger: its query has the same id, which the server refuses. The
+//! parts of a batch that was too large have other ids, so a batch is cut only when the server itself
+//! said that it is too large, and long after the last attempt without an answer: the server ends
+//! inserts by its own clock (`max_execution_time`).
 //!
 //! Known weakness: the log of a table of counters may know a token without its rows as well. Then the
 //! counters lack the batch; and where the log of the facts did, they have it twice. The facts are

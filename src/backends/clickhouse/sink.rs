@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -23,7 +23,10 @@ use crate::tables::AnyTable;
 const REST: Duration = Duration::from_secs(1);
 /// What a batch may have. An insert costs the server some 250 ms of a processor beside its rows, of
 /// which 100,000 take it 600 ms.
-const APPETITE: Appetite = Appetite { rows: 100_000, bytes: 160 << 20 };
+/// Two batches are in memory, compressed; what cannot be compressed is why bytes are bounded.
+const APPETITE: Appetite = Appetite { rows: 100_000, bytes: 96 << 20 };
+/// How much of the time for an insert the server itself has.
+const SERVERS_SHARE: f64 = 0.75;
 /// Wait before a table is looked at again that could not be written.
 const UNFIT: Duration = Duration::from_secs(5);
 
@@ -33,6 +36,8 @@ pub(super) struct Memory {
     catalog: Option<Arc<Catalog>>,
     /// By table; none before the first batch.
     lanes: HashMap<&'static str, Lane>,
+    /// When an insert into a table went without an answer last; none since this process began.
+    unanswered: HashMap<&'static str, Instant>,
 }
 
 /// Behind a lock that is held for a copy, never during a request.
@@ -99,7 +104,12 @@ impl ClickHouse {
         if let Some(catalog) = self.memory().catalog.clone() {
             return Ok(catalog);
         }
-        let catalog = Arc::new(Catalog::read(&self.transport, &self.config.database).await?);
+        // Less than we wait for an answer, so that it is the server that ends what takes too long: then it
+        // has surely ended.
+        let insert_time_max = self.config.insert_time_max.mul_f64(SERVERS_SHARE);
+        let database = &self.config.database;
+        let catalog = Catalog::read(&self.transport, database, insert_time_max).await?;
+        let catalog = Arc::new(catalog);
         self.memory().catalog = Some(Arc::clone(&catalog));
         Ok(catalog)
     }
@@ -142,7 +152,8 @@ impl ClickHouse {
             // One insert as a rule; those of a batch of many months are numbered.
             let number = if index == 0 { String::new() } else { format!("#{index}") };
             let token = format!("{}{number}", attempt.token);
-            let mut settings = catalog.settings.clone();
+            let settings = catalog.settings.iter().map(|(name, value)| (*name, &**value));
+            let mut settings: Vec<(&str, &str)> = settings.collect();
             settings.push(("insert_deduplication_token", &token));
             settings.push(("query_id", &query_id));
             let sent = self.transport.insert(&statement, &settings, &insert.body).await;
@@ -170,8 +181,24 @@ impl ClickHouse {
         }
         match about {
             About::Table => SinkError::Unfit { after: UNFIT, source: fault.into() },
-            About::Rows | About::Size | About::Moment | About::Setting => fault.into_sink_error(),
+            About::Size if self.may_cut(table) => SinkError::TooLarge { source: fault.into() },
+            About::Rows | About::Size | About::Moment | About::Setting => {
+                if fault.is_unanswered() {
+                    let now = self.clock.monotonic();
+                    self.memory().unanswered.insert(table, now);
+                }
+                fault.into_sink_error()
+            }
         }
+    }
+
+    /// Whether the batch of `table` may go out in parts. The whole and its parts have different tokens,
+    /// so no attempt at the whole may still run: neither one of this process nor one of the process
+    /// before it.
+    fn may_cut(&self, table: &str) -> bool {
+        let unanswered = self.memory().unanswered.get(table).copied().unwrap_or(self.began);
+        let over = unanswered + 2 * self.config.insert_time_max;
+        self.clock.monotonic() >= over
     }
 
     fn lane(&self, table: &str) -> Option<Lane> {

@@ -252,6 +252,23 @@ fn rows_of_many_months_are_several_inserts_the_same_ones_each_time() {
 }
 
 #[test]
+fn large_rows_make_blocks_of_few() {
+    let event = |number| {
+        let mut event = samples::event(number);
+        event.page.url = Some("x".repeat(5 << 20));
+        event.into()
+    };
+    let batch = memory::batch(tables::find("events").unwrap(), (1..=6).map(event).collect());
+    let inserts = events().encode(&batch.unwrap(), &HashSet::new()).unwrap();
+    let mut blocks = Vec::new();
+    let mut body = lz4_flex::frame::FrameDecoder::new(&*inserts[0].body);
+    std::io::Read::read_to_end(&mut body, &mut blocks).unwrap();
+    let mut first = Reading(&blocks);
+    assert_eq!((first.length(), first.length()), (events().columns.len(), 4));
+    assert_eq!(inserts[0].rows, 6);
+}
+
+#[test]
 fn what_a_server_lacks_is_named_column_by_column() {
     let table = tables::find("redirects").unwrap();
     let types = json!({"urlfrom": "String", "urlto": "AggregateFunction(any, String)"});
