@@ -31,6 +31,9 @@ use crate::tables::AnyTable;
 /// A row waits no longer than this whatever its limits say: a lane that waits holds the journal.
 pub(super) const AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
+/// Batches were too large for the store: so many full ones must be stored before they grow again.
+const GROW_AFTER: u32 = 64;
+
 /// How much may wait, and how much one batch may hold. A row that waits costs 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bounds {
@@ -74,6 +77,10 @@ pub(super) struct Batcher {
     lanes: Vec<Lane>,
     read: Position,
     bounds: Bounds,
+    /// Rows of one batch where the store takes as many.
+    rows_most: usize,
+    /// Full batches stored since the bound of their rows moved.
+    full: u32,
 }
 
 struct Lane {
@@ -120,7 +127,7 @@ impl Batcher {
             .map(|(table, limits, at)| Lane::new(table, limits, at, head))
             .collect();
         let read = lanes.iter().map(|lane| lane.stored).min().unwrap_or(head);
-        Self { sink, records, lanes, read, bounds }
+        Self { sink, records, lanes, read, bounds, rows_most: bounds.batch_rows, full: 0 }
     }
 
     /// The position up to which the journal was read.
@@ -210,6 +217,20 @@ impl Batcher {
         Batch::new(lane.table, &entries, Arc::clone(&self.records))
     }
 
+    /// A batch was too large: the next ones have `rows` at most, until many of them were stored.
+    pub(super) fn shrink(&mut self, rows: usize) {
+        self.bounds.batch_rows = self.bounds.batch_rows.min(rows.max(1));
+        self.full = 0;
+    }
+
+    fn grow(&mut self) {
+        self.full += 1;
+        if self.full >= GROW_AFTER && self.bounds.batch_rows < self.rows_most {
+            self.bounds.batch_rows = self.bounds.batch_rows.saturating_mul(2).min(self.rows_most);
+            self.full = 0;
+        }
+    }
+
     /// The batch of `lane` is stored. The next one is not due before `rest` is over, unless it is
     /// large; `latency` teaches an adaptive lane.
     pub(super) fn committed(
@@ -221,7 +242,7 @@ impl Batcher {
     ) {
         let read = self.read;
         let Some(lane) = self.lanes.get_mut(lane) else { return };
-        let State::Sending { range, .. } = lane.state else { return };
+        let State::Sending { range, rows, .. } = lane.state else { return };
         lane.state = State::Filling;
         lane.stored = lane.stored.max(range.last);
         lane.advance(read);
@@ -229,6 +250,9 @@ impl Batcher {
         if let Some(adaptive) = &mut lane.adaptive {
             adaptive.observe(lane.waiting.len(), latency);
             lane.limits.limits = adaptive.limits();
+        }
+        if rows == self.bounds.batch_rows {
+            self.grow();
         }
     }
 

@@ -373,6 +373,7 @@ impl Running {
                     let (sink, table) = (&*self.shipper.source.sink, lane.table);
                     tracing::info!(sink, table, rows, "batch is too large and is cut");
                     flight.parts.split();
+                    self.batcher.shrink(rows / 2);
                 }
                 let delay = lane.retry.delay(flight.failures, None, rand::random());
                 flight.phase = Phase::Waiting(now + delay);

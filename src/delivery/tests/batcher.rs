@@ -163,6 +163,25 @@ fn a_full_batch_does_not_rest_so_a_backlog_drains() {
 }
 
 #[test]
+fn batches_that_were_too_large_are_smaller_until_many_were_stored() {
+    let now = Instant::now();
+    let bounds = Bounds { batch_rows: 8, ..WIDE };
+    let of = limits(1, 1, LONG);
+    let mut lanes =
+        Batcher::new("sink".into(), made(), [(&ALL as _, of, at(0))], Position(0), bounds);
+    push(&mut lanes, 1..=600, now);
+    let send = |lanes: &mut Batcher| {
+        let rows = take(lanes, 0).entries.len();
+        commit(lanes, 0, now);
+        rows
+    };
+    assert_eq!(send(&mut lanes), 8);
+    lanes.shrink(3);
+    let sizes: Vec<_> = (0..=2 * 64).map(|_| send(&mut lanes)).collect();
+    assert_eq!(sizes, [vec![3; 64], vec![6; 64], vec![8]].concat());
+}
+
+#[test]
 fn with_no_room_every_lane_with_rows_is_due_and_reading_stops() {
     let now = Instant::now();
     let bounds = Bounds { rows: 20, ..WIDE };
