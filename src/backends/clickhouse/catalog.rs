@@ -78,6 +78,14 @@ struct Found {
 }
 
 impl Catalog {
+    /// One of `events` alone, as `layout` has it.
+    #[cfg(test)]
+    pub(super) fn of(layout: Layout) -> Self {
+        let guarantee = Guarantee::ExactlyOnce;
+        let described = Described { layout: Ok(layout), window: Window::None, guarantee };
+        Self { tables: HashMap::from([("events", described)]), settings: Vec::new() }
+    }
+
     /// Asks the server about `database`, whose inserts may take `insert_time_max` there.
     ///
     /// # Errors

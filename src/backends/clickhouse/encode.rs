@@ -537,4 +537,4 @@ fn push_int(bytes: &mut Vec<u8>, bits: u8, signed: bool, number: i64) -> Option<
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

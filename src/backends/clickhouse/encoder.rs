@@ -173,3 +173,96 @@ impl Job {
 fn busy(words: &str) -> SinkError {
     SinkError::Retry { after: Some(BUSY), source: words.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::clickhouse::encode;
+    use crate::backends::{Entry, Events, Records, memory};
+    use crate::event::Event;
+    use crate::tables::samples;
+
+    /// Ten events, and which ranges were read.
+    struct Watched {
+        events: Vec<Arc<Event>>,
+        reads: Mutex<Vec<(u64, u64)>>,
+    }
+
+    impl Watched {
+        /// Until so many ranges were read: what nobody waits for any more would not be begun.
+        async fn wait(&self, reads: usize) {
+            while self.reads.lock().unwrap().len() < reads {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    impl Records for Watched {
+        fn node(&self) -> Arc<str> {
+            self.events.node()
+        }
+
+        fn read<'r>(&'r self, entries: &'r [Entry]) -> Events<'r> {
+            let [first, .., last] = entries else { unreachable!() };
+            self.reads.lock().unwrap().push((first.position().0, last.position().0));
+            self.events.read(entries)
+        }
+    }
+
+    fn watched() -> Arc<Watched> {
+        let events = (1..=10).map(|seq| Arc::new(samples::event(seq))).collect();
+        Arc::new(Watched { events, reads: Mutex::default() })
+    }
+
+    /// The events from `first` to `last` as a batch that reads from `records`.
+    fn batch(records: &Arc<Watched>, first: usize, last: usize) -> Batch {
+        let events = records.events[first - 1..last].to_vec();
+        let batch = memory::batch(tables::find("events").unwrap(), events).unwrap();
+        Batch { records: Arc::clone(records) as Arc<dyn Records>, ..batch }
+    }
+
+    fn catalog() -> Arc<Catalog> {
+        Arc::new(Catalog::of(encode::tests::events()))
+    }
+
+    async fn bodies(encoder: &Encoder, catalog: &Arc<Catalog>, batch: &Batch) -> Vec<bytes::Bytes> {
+        let inserts = encoder.encode(catalog, batch, &HashSet::new()).await.unwrap();
+        inserts.into_iter().map(|insert| insert.body).collect()
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_was_told_of_is_read_once_and_after_the_one_before_it() {
+        let (records, catalog, encoder) = (watched(), catalog(), Encoder::start().unwrap());
+        let (one, two) = (batch(&records, 1, 4), batch(&records, 5, 10));
+        encoder.expect(Arc::clone(&catalog), &two);
+        bodies(&encoder, &catalog, &one).await;
+        let ahead = bodies(&encoder, &catalog, &two).await;
+        assert_eq!(*records.reads.lock().unwrap(), [(1, 4), (5, 10)]);
+        assert_eq!(ahead, bodies(&Encoder::start().unwrap(), &catalog, &two).await);
+    }
+
+    #[tokio::test]
+    async fn what_was_made_ahead_outlives_another_attempt_at_the_batch_before_it() {
+        let (records, catalog, encoder) = (watched(), catalog(), Encoder::start().unwrap());
+        let (one, two) = (batch(&records, 1, 4), batch(&records, 5, 10));
+        bodies(&encoder, &catalog, &one).await;
+        encoder.expect(Arc::clone(&catalog), &two);
+        bodies(&encoder, &catalog, &one).await;
+        bodies(&encoder, &catalog, &two).await;
+        assert_eq!(*records.reads.lock().unwrap(), [(1, 4), (5, 10), (1, 4)]);
+    }
+
+    #[tokio::test]
+    async fn what_was_made_ahead_is_for_that_batch_and_that_catalog_alone() {
+        let (records, one_catalog, encoder) = (watched(), catalog(), Encoder::start().unwrap());
+        bodies(&encoder, &one_catalog, &batch(&records, 1, 2)).await;
+        encoder.expect(Arc::clone(&one_catalog), &batch(&records, 3, 6));
+        records.wait(2).await;
+        bodies(&encoder, &one_catalog, &batch(&records, 3, 5)).await;
+        encoder.expect(Arc::clone(&one_catalog), &batch(&records, 6, 8));
+        records.wait(4).await;
+        bodies(&encoder, &catalog(), &batch(&records, 6, 8)).await;
+        let reads = records.reads.lock().unwrap().clone();
+        assert_eq!(reads, [(1, 2), (3, 6), (3, 5), (6, 8), (6, 8)]);
+    }
+}

@@ -211,7 +211,7 @@ fn a_cell_of_another_kind_or_beyond_its_type_is_named_without_its_value() {
 }
 
 /// The layout of `events` where every column is of the type that its cell asks for.
-fn events() -> Layout {
+pub(in super::super) fn events() -> Layout {
     let table = tables::find("events").unwrap();
     let sample = samples::event(1);
     let mut cells = Vec::new();
