@@ -5,17 +5,14 @@
 //! are held apart in [`Said`] and never enter the event.
 
 use chrono::{DateTime, Utc};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::fields::{self, Read};
 use super::keys::Keys;
 use super::names::{COPIES, MESSAGE, Slot, slot};
 use super::{Hit, RequestFacts};
-use crate::event::{
-    Agent, Body, Campaign, Consent, Event, EventId, Ingest, Origin, OtherId, Page, Place, Thread,
-    Track, Who,
-};
+use crate::event::{Body, Consent, Event, EventId, Origin, OtherId, Thread, Track};
 
 /// Years in which a time may lie: what every store can hold.
 const YEARS: std::ops::RangeInclusive<i32> = 1900..=2261;
@@ -95,22 +92,10 @@ pub(super) fn blank(facts: &RequestFacts, origin: Origin) -> Event {
     let millis = facts.received_at.timestamp_millis();
     let received_at = DateTime::from_timestamp_millis(millis).unwrap_or(facts.received_at);
     Event {
-        id: Uuid::nil().into(),
-        received_at,
-        created_at: received_at,
         origin,
         host: facts.host.clone(),
-        hhash: String::new(),
-        who: Who::default(),
-        page: Page::default(),
-        campaign: Campaign::default(),
-        agent: Agent::default(),
-        place: Place::default(),
         consent: Consent { gpc: facts.gpc, dnt: facts.dnt, ..Consent::default() },
-        params: Map::new(),
-        body: Body::Track(Box::default()),
-        aim: None,
-        ingest: Ingest::default(),
+        ..Event::bare(received_at, Body::Track(Box::default()))
     }
 }
 

@@ -17,7 +17,7 @@ use chrono::DateTime;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value;
 use tracker::config::{Config, IntakeConfig, LinksConfig, TrustedProxy};
-use tracker::event::{self, Body, Origin, Verdict};
+use tracker::event::{self, Body, Glance, Ingest, Origin, Verdict};
 use tracker::geo::GeoDb;
 use tracker::geo::ip2location::Lines;
 use tracker::geo::mmdb::Builder;
@@ -417,9 +417,15 @@ fn segment(bytes: &[u8]) {
     assert!(journal::scan_bytes(&file) as u64 >= position);
 }
 
-/// Bytes of the journal that decode are an event that survives being written again.
+/// Bytes of the journal that decode are an event that survives being written again, and looks the same
+/// at a glance.
 fn event(bytes: &[u8]) {
+    let glance = Glance::of(bytes, Ingest::default());
     if let Ok(read) = event::decode(bytes) {
+        let glance = glance.expect("what can be read can be looked at");
+        assert_eq!(glance.event().received_at, read.received_at);
+        let mut tables = tracker::tables::ALL.iter();
+        assert!(tables.all(|table| table.has_row(glance.event()) == table.has_row(&read)));
         let written = event::encode(&read).expect("what was read can be written");
         assert_eq!(event::decode(&written).expect("what was written can be read"), read);
     }

@@ -462,27 +462,14 @@ fn stored(table: &dyn AnyTable, columns: &[&'static str], event: &Arc<Event>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Agent, Body, Campaign, Consent, Ingest, Page, Place, Who};
+    use crate::event::{Body, Ingest};
 
     fn batch(first: u64, last: u64) -> Batch {
         let event = |seq: u64| {
             Arc::new(Event {
                 id: uuid::Uuid::from_u128(u128::from(seq)).into(),
-                received_at: chrono::DateTime::UNIX_EPOCH,
-                created_at: chrono::DateTime::UNIX_EPOCH,
-                origin: Origin::Client,
-                host: String::new(),
-                hhash: String::new(),
-                who: Who::default(),
-                page: Page::default(),
-                campaign: Campaign::default(),
-                agent: Agent::default(),
-                place: Place::default(),
-                consent: Consent::default(),
-                params: Map::new(),
-                body: Body::Track(Box::default()),
-                aim: None,
                 ingest: Ingest { node: "n".into(), seq },
+                ..Event::bare(chrono::DateTime::UNIX_EPOCH, Body::Track(Box::default()))
             })
         };
         let events = (first..=last).map(event).collect();

@@ -18,9 +18,7 @@ use super::batcher::{Batcher, Bounds};
 use super::cursor::{Range, TableCursor};
 use crate::backends::{Entry, Events, Records};
 use crate::config::{Limits, Strategy, TableLimits};
-use crate::event::{
-    Agent, Body, Campaign, Consent, Event, Glance, Ingest, Origin, Page, Place, Track, Who,
-};
+use crate::event::{Body, Event, Glance, Ingest, Track};
 use crate::journal::{Location, Position};
 use crate::tables::{Column, Kind, Table};
 
@@ -45,23 +43,12 @@ fn cases() -> Cases {
 /// A tracked event at a position.
 fn event(seq: u64) -> Arc<Event> {
     let at = DateTime::from_timestamp(1_700_000_000 + seq.cast_signed(), 0).unwrap();
+    let track = Track { ename: Some(format!("e{seq}")), ..Track::default() };
     Arc::new(Event {
         id: uuid::Uuid::from_u128(u128::from(seq)).into(),
-        received_at: at,
-        created_at: at,
-        origin: Origin::Client,
         host: "example.com".to_owned(),
-        hhash: String::new(),
-        who: Who::default(),
-        page: Page::default(),
-        campaign: Campaign::default(),
-        agent: Agent::default(),
-        place: Place::default(),
-        consent: Consent::default(),
-        params: serde_json::Map::new(),
-        body: Body::Track(Box::new(Track { ename: Some(format!("e{seq}")), ..Track::default() })),
-        aim: None,
         ingest: Ingest { node: NODE.into(), seq },
+        ..Event::bare(at, Body::Track(Box::new(track)))
     })
 }
 
