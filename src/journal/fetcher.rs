@@ -7,9 +7,8 @@
 use std::io;
 use std::sync::Arc;
 
-use super::frame::{Scanner, Stamp};
-use super::reader::count_damage;
-use super::segment::FIRST_FRAME;
+use super::frame::Scanner;
+use super::reader::{count_damage, scanner};
 use super::shared::{Shared, locked};
 use super::{Location, Position};
 
@@ -58,10 +57,9 @@ impl Fetcher {
             scanner.extend(end);
             return Ok(true);
         }
-        let stamp = Stamp { key: shared.identity.key(), epoch: at.epoch };
-        match shared.fs.open(&shared.folder.join(&name)) {
-            Ok(file) => {
-                self.scanner = Some(Scanner::new(file, stamp, FIRST_FRAME, end, Position(0)));
+        match scanner(&shared, &name, at.epoch, end, Position(0)) {
+            Ok(scanner) => {
+                self.scanner = Some(scanner);
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

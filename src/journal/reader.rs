@@ -103,11 +103,9 @@ impl Reader {
     }
 
     fn open(&mut self, name: &str, epoch: u64, base: Position, end: u64) -> io::Result<()> {
-        let stamp = Stamp { key: self.shared.identity.key(), epoch };
-        let before = Position(base.0.saturating_sub(1));
-        match self.shared.fs.open(&self.shared.folder.join(name)) {
-            Ok(file) => {
-                self.scanner = Some(Scanner::new(file, stamp, FIRST_FRAME, end, before));
+        match scanner(&self.shared, name, epoch, end, Position(base.0.saturating_sub(1))) {
+            Ok(scanner) => {
+                self.scanner = Some(scanner);
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -166,6 +164,19 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Opens the file `name` to scan the frames of `epoch` above position `after`, up to `end`.
+pub(super) fn scanner(
+    shared: &Shared,
+    name: &str,
+    epoch: u64,
+    end: u64,
+    after: Position,
+) -> io::Result<Scanner> {
+    let file = shared.fs.open(&shared.folder.join(name))?;
+    let stamp = Stamp { key: shared.identity.key(), epoch };
+    Ok(Scanner::new(file, stamp, FIRST_FRAME, end, after))
 }
 
 fn open(segment: &Segment) -> Next {
