@@ -80,10 +80,21 @@ fn check_ledger(site: &Site, ledger: &HashSet<String>) {
     let lost: Vec<_> = ledger.iter().filter(|id| !distinct.contains(id)).collect();
     assert!(
         lost.is_empty(),
-        "{} of {} acknowledged events are lost: {lost:?}",
+        "{} of {} acknowledged events are lost: {lost:?}\n{}",
         lost.len(),
-        ledger.len()
+        ledger.len(),
+        evidence(site)
     );
+}
+
+/// What the data folder holds, and what servers complained of.
+fn evidence(site: &Site) -> String {
+    let folder = std::fs::read_dir(site.path().join("data")).expect("the data folder");
+    let names: Vec<_> = folder.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
+    let log = std::fs::read_to_string(site.path().join("log")).expect("the log");
+    let is_complaint = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+    let complaints: Vec<&str> = log.lines().filter(is_complaint).collect();
+    format!("{names:?}\n{}", complaints.join("\n"))
 }
 
 fn cycles() -> usize {

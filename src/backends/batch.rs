@@ -51,8 +51,7 @@ pub trait Records: Send + Sync + 'static {
     fn node(&self) -> Arc<str>;
 
     /// The events of `entries`, in their order, one at a time; each knows its position in
-    /// [`Event::ingest`]. One that is gone or damaged since it was found was counted, and is passed
-    /// over. Blocking: use it off the async workers.
+    /// [`Event::ingest`]. One that was damaged since it was found is counted and passed over. Blocking: use it off the async workers.
     fn read<'r>(&'r self, entries: &'r [Entry]) -> Events<'r>;
 }
 

@@ -123,7 +123,7 @@ impl Running {
         }
         let batcher = Batcher::new(
             Arc::clone(sink),
-            Arc::new(journal.clone()),
+            Arc::new(shipper.source.clone()),
             cursors,
             journal.durable(),
             shipper.bounds,

@@ -195,18 +195,22 @@ fn decode(reader: &mut Reader, node: &Arc<str>, bytes_max: usize) -> io::Result<
     Ok((chunk, undecodable))
 }
 
-impl Records for Journal {
+impl Records for Source {
     fn node(&self) -> Arc<str> {
-        self.node()
+        self.journal.node()
     }
 
     fn read<'r>(&'r self, entries: &'r [Entry]) -> Events<'r> {
-        let (node, mut fetcher) = (self.node(), self.fetcher());
-        Box::new(
-            entries
-                .iter()
-                .filter_map(move |entry| event_at(&mut fetcher, entry.location, &node).transpose()),
-        )
+        let (node, mut fetcher) = (self.journal.node(), self.journal.fetcher());
+        Box::new(entries.iter().filter_map(move |entry| {
+            let event = event_at(&mut fetcher, entry.location, &node).transpose();
+            if event.is_none() {
+                let (sink, position) = (&*self.sink, entry.position().0);
+                self.metrics.sink_lost.with_label_values(&[sink, "damaged"]).inc();
+                tracing::error!(sink, position, "record was damaged since it was found");
+            }
+            event
+        }))
     }
 }
 

@@ -35,7 +35,7 @@ pub const REJECT_REASONS: [&str; 9] = [
 const LIMITS: [&str; 3] = ["address_rate", "key_rate", "address_day"];
 
 /// Why a sink will never get something; the closed set of the label `reason` of `sink_lost`.
-pub const LOST_REASONS: [&str; 2] = ["refused_quarantine", "missing_range"];
+pub const LOST_REASONS: [&str; 3] = ["refused_quarantine", "missing_range", "damaged"];
 
 /// What became of a request for a server behind us; the closed set of the label `outcome`.
 pub const PROXY_OUTCOMES: [&str; 6] =
@@ -316,7 +316,8 @@ impl Metrics {
             sink_lost: counters(
                 r,
                 "sink_lost_total",
-                "refused quarantine rows given up, and frozen ranges no longer in the journal",
+                "refused quarantine rows given up, frozen ranges no longer in the journal, and rows whose \
+                 record was damaged since it was found, at each attempt",
                 &["sink", "reason"],
             )?,
             sink_undecodable: counters(
