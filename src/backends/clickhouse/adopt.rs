@@ -2,7 +2,7 @@
 //!
 //! A database of the Go tracker has tables of our names, made for other habits. Its columns are
 //! used where a value of ours can be written to them. Nothing is dropped, renamed or replaced, so
-//! what cannot be mended by an addition becomes a note for the operator.
+//! what cannot be mended by an addition is told the operator.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,15 @@ const SETTINGS: [(&str, &str); 3] = [
     ("fsync_after_insert", "1"),
     ("fsync_part_directory", "1"),
 ];
+
+/// What a migration says to people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What was added, and what of another program's was left as it is.
+    pub notes: Vec<String>,
+    /// Where rows of ours cannot be stored, or are not kept whole; and views that could not be made.
+    pub unfit: Vec<String>,
+}
 
 /// The name, for a statement that changes it, of the table that has the rows of `name`.
 pub(super) fn storage(name: &str, catalog: &Catalog, form: Form<'_>) -> String {
@@ -36,7 +45,7 @@ pub(super) async fn complement(
     database: &Database<'_>,
     statement: &Statement<'_>,
     catalog: &Catalog,
-    notes: &mut Vec<String>,
+    remarks: &mut Remarks,
 ) -> Result<(), Fault> {
     let (name, shape) = (statement.name, statement.shape());
     let local = format!("{name}_local");
@@ -47,7 +56,8 @@ pub(super) async fn complement(
     };
     if !present.engine.ends_with("MergeTree") {
         let engine = &present.engine;
-        notes.push(format!("{name}: is a {engine}, which this program cannot write to safely"));
+        let words = format!("{name}: is a {engine}, which this program cannot write to safely");
+        remarks.unfit.push(words);
         return Ok(());
     }
     let columns = columns(database, kept_in).await?;
@@ -57,7 +67,8 @@ pub(super) async fn complement(
             None => added.push((column, definition)),
             Some(found) if !takes(found, &schema::type_of(definition)) => {
                 let ours = schema::type_of(definition);
-                notes.push(format!("{name}.{column}: is {found}, which cannot hold our {ours}"));
+                let words = format!("{name}.{column}: is {found}, which cannot hold our {ours}");
+                remarks.unfit.push(words);
             }
             Some(_) => {}
         }
@@ -73,13 +84,18 @@ pub(super) async fn complement(
     }
     if !added.is_empty() {
         let names: Vec<&str> = added.iter().map(|(column, _)| *column).collect();
-        notes.push(format!("{name}: added {}", names.join(", ")));
+        remarks.notes.push(format!("{name}: added {}", names.join(", ")));
     }
     let has_window = statement.render(database.form).concat().contains(SETTINGS[0].0);
     if has_window && !present.engine.starts_with("Replicated") {
         set_window(database, &storage, present).await?;
     }
-    notes.extend(folds_otherwise(name, &shape, present));
+    let folds = folds_otherwise(name, &shape, present);
+    // Where nothing is folded nothing is lost.
+    match fold(&present.engine) {
+        Fold::None => remarks.notes.extend(folds),
+        Fold::Latest | Fold::Sum => remarks.unfit.extend(folds),
+    }
     Ok(())
 }
 
@@ -211,11 +227,7 @@ fn folds_otherwise(name: &str, shape: &Shape<'_>, present: &Present) -> Option<S
 }
 
 /// Whether the target of one of our feeds has a feed already, or cannot be fed; notes which.
-pub(super) fn is_fed(
-    statement: &Statement<'_>,
-    catalog: &Catalog,
-    notes: &mut Vec<String>,
-) -> bool {
+pub(super) fn is_fed(statement: &Statement<'_>, catalog: &Catalog, remarks: &mut Remarks) -> bool {
     let target = statement.target();
     let others = catalog
         .iter()
@@ -224,7 +236,7 @@ pub(super) fn is_fed(
         .filter_map(|(name, present)| Some((name, target_of(present)?)))
         .find(|(_, fed)| fed.trim_end_matches("_local") == target);
     if let Some((feeder, _)) = feeder {
-        notes.push(format!(
+        remarks.notes.push(format!(
             "{target}: is fed by {feeder}; with ours it would count twice, so ours was not made \
              (drop {feeder} and run this again to have ours)"
         ));
@@ -255,7 +267,7 @@ pub(super) fn table_after<'s>(statement: &'s str, word: &str) -> Option<&'s str>
 pub(super) async fn guard_readers(
     database: &Database<'_>,
     catalog: &Catalog,
-    notes: &mut Vec<String>,
+    remarks: &mut Remarks,
 ) -> Result<(), Fault> {
     let ours: BTreeSet<&str> = files().map(|statement| statement.name).collect();
     let facts = files().filter(|statement| statement.kind == Kind::Table);
@@ -275,7 +287,7 @@ pub(super) async fn guard_readers(
             Some(present) if present.engine.ends_with("MergeTree") => {
                 set_window(database, &format!("`{target}`"), present).await?;
             }
-            _ => notes.push(format!(
+            _ => remarks.notes.push(format!(
                 "{reader}: writes to {target}, where a batch that comes again would count twice"
             )),
         }

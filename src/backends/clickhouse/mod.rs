@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+pub use self::adopt::Remarks;
 use self::encoder::Encoder;
 use self::fault::Fault;
 pub use self::look::{Said, Seen, look};
