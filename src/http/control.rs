@@ -9,7 +9,7 @@
 //! | `POST /query` | `{"sql": …, "rows_max": …}` | the rows: `columns`, `rows`, `truncated` |
 //! | `POST /replay` | what to replay | what was replayed |
 //! | `POST /prune` | `{"store": …}`, `"job"`, `"portion"` | the tables; with a job its portions; with a portion, that it is done |
-//! | `POST /account` | `{"put": …}` or `{"remove": id}` | `{"changed": …}` |
+//! | `POST /account` | `{"add": …}`, `{"put": …}` or `{"remove": id}` | `{"changed": …}` |
 
 use std::collections::BTreeMap;
 use std::fs;

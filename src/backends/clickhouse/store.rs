@@ -239,16 +239,14 @@ impl Store for Questions {
     }
 
     async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
-        let uid = match &change {
-            AccountChange::Put(account) => account.uid,
-            AccountChange::Remove(uid) => *uid,
-        };
+        let uid = change.uid();
         let latest = self.latest(uid).await?;
         let is_there = latest.as_ref().is_some_and(|row| text(row, "pwd").is_some());
         let (sql, account) = match change {
+            AccountChange::Add(_) if is_there => return Ok(false),
             // What other programs keep in the row of an account stays.
             AccountChange::Put(account) if is_there => (REPLACE, account),
-            AccountChange::Put(account) => (ADD, account),
+            AccountChange::Add(account) | AccountChange::Put(account) => (ADD, account),
             AccountChange::Remove(_) if !is_there => return Ok(false),
             AccountChange::Remove(uid) => {
                 let (updated_at, password_hash) = (self.clock.wall(), String::new());

@@ -396,12 +396,14 @@ impl Store for Memory {
 
     async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
         let accounts = &mut self.state().accounts;
+        let uid = change.uid().to_string();
         Ok(match change {
-            AccountChange::Put(account) => {
-                accounts.insert(account.uid.to_string(), account);
+            AccountChange::Add(_) if accounts.contains_key(&uid) => false,
+            AccountChange::Add(account) | AccountChange::Put(account) => {
+                accounts.insert(uid, account);
                 true
             }
-            AccountChange::Remove(uid) => accounts.remove(&uid.to_string()).is_some(),
+            AccountChange::Remove(_) => accounts.remove(&uid).is_some(),
         })
     }
 

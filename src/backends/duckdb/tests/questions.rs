@@ -4,6 +4,7 @@ use serde_json::json;
 use tempfile::tempdir;
 
 use super::*;
+use crate::backends::AccountChange;
 use crate::backends::duckdb::file;
 use crate::event::Origin;
 
@@ -126,10 +127,12 @@ async fn an_account_is_there_until_it_expires_and_can_be_changed_and_removed() {
     assert_eq!(account.organisation, Some(uuid::Uuid::from_u128(7).into()));
     account.password_hash = "changed".to_owned();
     let change = async |change| store(&backend).change_account(change).await.unwrap();
-    assert!(change(crate::backends::AccountChange::Put(account.clone())).await);
+    assert!(!change(AccountChange::Add(account.clone())).await);
+    assert_ne!(store(&backend).account(third).await.unwrap(), Some(account.clone()));
+    assert!(change(AccountChange::Put(account.clone())).await);
     assert_eq!(store(&backend).account(third).await.unwrap(), Some(account));
-    assert!(change(crate::backends::AccountChange::Remove(third)).await);
-    assert!(!change(crate::backends::AccountChange::Remove(third)).await);
+    assert!(change(AccountChange::Remove(third)).await);
+    assert!(!change(AccountChange::Remove(third)).await);
     assert_eq!(hash(3).await, None);
     assert_eq!(store(&backend).accounts().await.unwrap().len(), 2);
 }
