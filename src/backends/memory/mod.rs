@@ -2,7 +2,6 @@
 //! halves before it run against. It keeps all it is given and is never configured.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::{
     Account, AccountChange, Agreement, Backend, Batch, BoxError, Entry, Events, Guarantee, Link,
     Records, Rows, ShortLink, Sink, SinkError, Store, StoreError,
 };
-use crate::event::{Event, OrgId, Origin, UserId, VisitorId};
+use crate::event::{Event, OrgId, UserId, VisitorId};
 use crate::journal::{Location, Position};
 use crate::tables::{self, AnyTable, Cell};
 
@@ -407,18 +406,6 @@ impl Store for Memory {
         })
     }
 
-    async fn daily_total(&self, ip: IpAddr) -> Result<u64, StoreError> {
-        let rows = self.rows("events");
-        let today = rows.iter().map(|row| row.event.received_at.date_naive()).max();
-        let counts = |row: &&Stored| {
-            let event = &row.event;
-            event.origin == Origin::Client
-                && event.place.ip == Some(ip)
-                && Some(event.received_at.date_naive()) == today
-        };
-        Ok(rows.iter().filter(counts).count() as u64)
-    }
-
     /// Understands `select * from <table>` and nothing else.
     async fn query(
         &self,
@@ -464,6 +451,7 @@ fn stored(table: &dyn AnyTable, columns: &[&'static str], event: &Arc<Event>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Origin;
     use crate::event::{Agent, Body, Campaign, Consent, Ingest, Page, Place, Who};
 
     fn batch(first: u64, last: u64) -> Batch {
