@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::encode::inside;
 use super::fault::Fault;
 use super::migrate::{Catalog, Database, Present, files};
 use super::schema::{self, Form, Kind, MARK, Shape, Statement};
@@ -307,7 +308,7 @@ async fn inner_of(database: &Database<'_>, view: &str) -> Result<Option<String>,
 }
 
 /// Whether a column of type `found` takes the values that our type `ours` has.
-fn takes(found: &str, ours: &str) -> bool {
+pub(super) fn takes(found: &str, ours: &str) -> bool {
     let (found, ours) = (family(found), family(ours));
     found == ours
         || matches!(
@@ -337,17 +338,25 @@ enum Family {
 }
 
 fn family(kind: &str) -> Family {
-    let inner = |head: &str| kind.strip_prefix(head).and_then(|rest| rest.strip_suffix(')'));
-    if let Some(kind) = inner("Nullable(").or_else(|| inner("LowCardinality(")) {
-        return family(kind);
+    let kind = unwrapped(kind);
+    let Some(item) = inside(kind, "Array") else { return family_of_one(kind) };
+    match family_of_one(unwrapped(item)) {
+        Family::Text => Family::Texts,
+        Family::Id => Family::Ids,
+        _ => Family::Other,
     }
-    if let Some(item) = inner("Array(") {
-        return match family(item) {
-            Family::Text => Family::Texts,
-            Family::Id => Family::Ids,
-            _ => Family::Other,
-        };
-    }
+}
+
+/// The type inside of what says nothing about its values.
+fn unwrapped(kind: &str) -> &str {
+    let kind = inside(kind, "SimpleAggregateFunction")
+        .and_then(|arguments| Some(arguments.split_once(',')?.1.trim()))
+        .unwrap_or(kind);
+    let kind = inside(kind, "LowCardinality").unwrap_or(kind);
+    inside(kind, "Nullable").unwrap_or(kind)
+}
+
+fn family_of_one(kind: &str) -> Family {
     match kind.split('(').next().unwrap_or(kind) {
         "UUID" => Family::Id,
         "String" => Family::Text,
@@ -357,10 +366,6 @@ fn family(kind: &str) -> Family {
         "Date" | "Date32" => Family::Day,
         "DateTime" | "DateTime64" => Family::Moment,
         "JSON" | "Object" => Family::Json,
-        "SimpleAggregateFunction" => {
-            let kind = kind.rsplit(", ").next().unwrap_or("");
-            family(kind.trim_end_matches(')'))
-        }
         name if name.trim_start_matches('U').starts_with("Int") => Family::Whole,
         _ => Family::Other,
     }
@@ -384,6 +389,11 @@ mod tests {
             ("DateTime", "DateTime64(3, 'UTC')", true),
             ("Array(UUID)", "Array(String)", false),
             ("Array(LowCardinality(String))", "Array(String)", true),
+            ("Array(Array(String))", "Array(String)", false),
+            ("LowCardinality(Nullable(String))", "String", true),
+            ("SimpleAggregateFunction(min, DateTime64(3, 'UTC'))", "DateTime64(3, 'UTC')", true),
+            ("SimpleAggregateFunction(anyLast, Nullable(UUID))", "UUID", true),
+            ("SimpleAggregateFunction(sum, UInt64)", "String", false),
         ] {
             assert_eq!(takes(found, ours), expect, "{ours} into {found}");
         }
