@@ -87,8 +87,14 @@ pub async fn prune(
     rows_max: Option<u64>,
     tell: &mut (dyn FnMut(Step<'_>) + Send),
 ) -> Summary {
-    let mut run =
-        Run { pruner, dry_run, rows_max, tell, supposed: Vec::new(), summary: Summary::default() };
+    let mut run = Run {
+        pruner,
+        is_dry: dry_run,
+        rows_max,
+        tell,
+        supposed: Vec::new(),
+        summary: Summary::default(),
+    };
     for job in jobs {
         let ended = run.one(job).await;
         // What derives from a table is touched only when the table itself was pruned.
@@ -120,7 +126,7 @@ enum Ended {
 /// A run, and how far it is.
 struct Run<'r> {
     pruner: &'r dyn Pruner,
-    dry_run: bool,
+    is_dry: bool,
     rows_max: Option<u64>,
     tell: &'r mut (dyn FnMut(Step<'_>) + Send),
     /// Jobs that a dry run supposes to be done.
@@ -136,7 +142,7 @@ impl Run<'_> {
         };
         let rows = portions.iter().map(|portion| portion.rows).sum();
         (self.tell)(Step::Found(job, rows, portions.len()));
-        if self.dry_run {
+        if self.is_dry {
             self.summary.rows += rows;
             if rows > 0 {
                 self.supposed.push(job.clone());
