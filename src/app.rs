@@ -17,7 +17,7 @@ use anyhow::{Context as _, anyhow, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::{self, Backend};
+use crate::backends::{self, Backend, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BackendConfig, Config, ConfigErrors, Loaded, ServerConfig, TlsConfig};
 use crate::consent::Consent;
@@ -139,7 +139,8 @@ impl Parts {
         let geo = Arc::new(open_places(config)?);
         let intake =
             Intake::open(&config.intake, Arc::clone(&geo), journal.clone(), Arc::clone(&metrics))?;
-        let (links, consent) = seen_at_once(config, &backends, &delivery, &journal, &clock);
+        let (links, consent) =
+            seen_at_once(config, &backends, store.as_ref(), &delivery, &journal, &clock);
         let certificates = Certificates::open(
             &config.server,
             &config.intake.domains,
@@ -181,7 +182,7 @@ impl Parts {
             reload: server.reload(),
             now: Mutex::new(Now { config: config.clone(), state: state.clone() }),
         });
-        let handlers = handlers(config, state, &backends, &journal, &reloader);
+        let handlers = handlers(config, state, &backends, store, &journal, &reloader);
         let control = Control::bind(&data.join("tracker.sock"), handlers)
             .await
             .context("opening the control socket")?;
@@ -194,19 +195,19 @@ impl Parts {
 fn seen_at_once(
     config: &Config,
     backends: &[Backend],
+    store: Option<&Arc<dyn Store>>,
     delivery: &Arc<Delivery>,
     journal: &Journal,
     clock: &Arc<dyn Clock>,
 ) -> (Arc<Links>, Arc<Consent>) {
-    let store = backends::answering(backends);
     let first = backends.iter().find(|backend| backend.store.is_some());
     let name = first.map(|backend| backend.name.clone()).unwrap_or_default();
     let stored: StoredUpTo = Arc::new({
         let (delivery, name) = (Arc::clone(delivery), name.clone());
         move || delivery.stored(&name)
     });
-    let links = Links::new(store.clone(), Arc::clone(&stored), Arc::clone(clock));
-    let consent = Consent::new(store, stored, Arc::clone(clock), journal.node());
+    let links = Links::new(store.cloned(), Arc::clone(&stored), Arc::clone(clock));
+    let consent = Consent::new(store.cloned(), stored, Arc::clone(clock), journal.node());
     links.will_recover();
     consent.will_recover();
     let both = (Arc::new(links), Arc::new(consent));
@@ -299,10 +300,10 @@ fn handlers(
     config: &Config,
     app: AppState,
     backends: &[Backend],
+    store: Option<Arc<dyn Store>>,
     journal: &Journal,
     reloader: &Arc<Reloader>,
 ) -> Handlers {
-    let store = backends::answering(backends);
     let (rows_max, time_max) =
         config.backends.first().map(BackendConfig::query_bounds).unwrap_or_default();
     let (journal, kept, clock) = (journal.clone(), store.clone(), Arc::clone(&app.clock));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 use thiserror::Error;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::backends::{Store, StoreError};
@@ -53,15 +53,13 @@ pub enum Unanswered {
 /// Agreements and regulations. Shared by every connection.
 pub struct Consent {
     store: Option<Arc<dyn Store>>,
-    stored: StoredUpTo,
     clock: Arc<dyn Clock>,
     /// The journal's name, as rows have it.
     node: Arc<str>,
-    fresh: Mutex<Fresh<VisitorId, Arc<Row>>>,
+    fresh: Fresh<VisitorId, Arc<Row>>,
     known: Cache<VisitorId, Arc<Vec<Row>>>,
     regulations: Mutex<Option<(Instant, Arc<Vec<Row>>)>>,
     asking: Semaphore,
-    recovered: watch::Sender<bool>,
 }
 
 impl Consent {
@@ -78,26 +76,24 @@ impl Consent {
         let known = Cache::builder().max_capacity(KNOWN_ROWS_MAX).weigher(rows);
         Self {
             store,
-            stored,
+            fresh: Fresh::new(stored, Arc::clone(&clock)),
             clock,
             node,
-            fresh: Mutex::default(),
             known: known.time_to_live(AGREEMENTS_AGE_MAX).build(),
             regulations: Mutex::default(),
             asking: Semaphore::new(QUESTIONS_MAX),
-            recovered: watch::Sender::new(true),
         }
     }
 
     /// Announces that agreements are going to be remembered from the journal: nothing is answered
     /// before [`Self::recovered`].
     pub fn will_recover(&self) {
-        self.recovered.send_replace(false);
+        self.fresh.will_recover();
     }
 
     /// What there was to recover is remembered.
     pub fn recovered(&self) {
-        self.recovered.send_replace(true);
+        self.fresh.recovered();
     }
 
     /// Remembers the agreement that is durable in the journal at `position`; other events are none.
@@ -110,7 +106,7 @@ impl Consent {
         table.rows(&event, &mut cells);
         let named = table.columns().into_iter().map(str::to_owned);
         let row = named.zip(cells.iter().map(tables::Cell::json)).collect();
-        self.fresh().insert(visitor, Arc::new(row), position, self.clock.monotonic());
+        self.fresh.insert(visitor, Arc::new(row), position);
         self.known.invalidate(&visitor);
     }
 
@@ -195,16 +191,8 @@ impl Consent {
 
     /// What the store may lack of `visitor`'s, newest first.
     async fn fresh_of(&self, visitor: VisitorId) -> Vec<Arc<Row>> {
-        // The sender lives as long as `self`.
-        let _ = self.recovered.subscribe().wait_for(|done| *done).await;
-        let (stored, now) = ((self.stored)(), self.clock.monotonic());
-        let mut fresh = self.fresh();
-        fresh.forget_stored(stored, now);
-        fresh.of(&visitor).cloned().collect()
-    }
-
-    fn fresh(&self) -> MutexGuard<'_, Fresh<VisitorId, Arc<Row>>> {
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fresh.all_recovered().await;
+        self.fresh.lacking().of(&visitor).cloned().collect()
     }
 
     fn known_regulations(&self) -> MutexGuard<'_, Option<(Instant, Arc<Vec<Row>>)>> {

@@ -8,9 +8,12 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
+use crate::clock::Clock;
 use crate::event::{self, Event};
 use crate::journal::{Journal, Position};
 
@@ -27,8 +30,57 @@ const MARKS: [&str; 2] = ["\"kind\":\"link\"", "\"kind\":\"agreement\""];
 /// Up to which position of the journal the store has everything.
 pub type StoredUpTo = Arc<dyn Fn() -> Position + Send + Sync>;
 
-/// Facts about things that are named by `K`.
+/// The facts that one store may lack. Shared by every connection.
 pub struct Fresh<K, T> {
+    facts: Mutex<Facts<K, T>>,
+    stored: StoredUpTo,
+    clock: Arc<dyn Clock>,
+    recovered: watch::Sender<bool>,
+}
+
+impl<K: Eq + Hash + Clone, T> Fresh<K, T> {
+    /// None yet, and none to wait for.
+    pub fn new(stored: StoredUpTo, clock: Arc<dyn Clock>) -> Self {
+        Self { facts: Mutex::default(), stored, clock, recovered: watch::Sender::new(true) }
+    }
+
+    /// Announces facts of before the start: [`Self::all_recovered`] waits for [`Self::recovered`].
+    pub fn will_recover(&self) {
+        self.recovered.send_replace(false);
+    }
+
+    /// Those facts are here.
+    pub fn recovered(&self) {
+        self.recovered.send_replace(true);
+    }
+
+    /// Waits until no fact of before the start is missing.
+    pub async fn all_recovered(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.recovered.subscribe().wait_for(|done| *done).await;
+    }
+
+    /// Takes in a fact that is durable at `position`.
+    pub fn insert(&self, key: K, what: T, position: Position) {
+        self.lock().insert(key, what, position, self.clock.monotonic());
+    }
+
+    /// All of them, some of which the store may have by now.
+    pub fn lock(&self) -> MutexGuard<'_, Facts<K, T>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that the store lacks, or had not long ago.
+    pub fn lacking(&self) -> MutexGuard<'_, Facts<K, T>> {
+        let (stored, now) = ((self.stored)(), self.clock.monotonic());
+        let mut facts = self.lock();
+        facts.forget_stored(stored, now);
+        facts
+    }
+}
+
+/// Facts about things that are named by `K`.
+pub struct Facts<K, T> {
     /// By position in the journal.
     facts: BTreeMap<u64, Fact<K, T>>,
     /// Positions by name, in order.
@@ -41,13 +93,13 @@ struct Fact<K, T> {
     since: Instant,
 }
 
-impl<K, T> Default for Fresh<K, T> {
+impl<K, T> Default for Facts<K, T> {
     fn default() -> Self {
         Self { facts: BTreeMap::new(), of: HashMap::new() }
     }
 }
 
-impl<K: Eq + Hash + Clone, T> Fresh<K, T> {
+impl<K: Eq + Hash + Clone, T> Facts<K, T> {
     /// Whether another fact would push out the oldest.
     pub fn is_full(&self) -> bool {
         self.facts.len() >= FRESH_MAX
@@ -55,7 +107,7 @@ impl<K: Eq + Hash + Clone, T> Fresh<K, T> {
 
     /// Takes a fact in; the oldest goes where there are too many: it is found again when the store
     /// has it.
-    pub fn insert(&mut self, key: K, what: T, position: Position, now: Instant) {
+    fn insert(&mut self, key: K, what: T, position: Position, now: Instant) {
         if self.is_full() {
             tracing::warn!(max = FRESH_MAX, "more facts wait for the store than are kept at hand");
             self.forget_first();
@@ -88,7 +140,7 @@ impl<K: Eq + Hash + Clone, T> Fresh<K, T> {
     }
 
     /// Takes away what the store has, which is everything up to `stored`.
-    pub fn forget_stored(&mut self, stored: Position, now: Instant) {
+    fn forget_stored(&mut self, stored: Position, now: Instant) {
         while self.facts.first_key_value().is_some_and(|(position, fact)| {
             *position <= stored.0 && now.saturating_duration_since(fact.since) >= FRESH_AGE_MIN
         }) {
@@ -140,11 +192,11 @@ mod tests {
     #[test]
     fn a_fact_is_kept_until_the_store_has_it_and_for_a_while() {
         let start = Instant::now();
-        let mut fresh = Fresh::default();
+        let mut fresh = Facts::default();
         for (key, what, position) in [("a", 1, 10), ("b", 2, 11), ("a", 3, 12), ("a", 3, 12)] {
             fresh.insert(key, what, Position(position), start);
         }
-        let of = |fresh: &Fresh<&str, i32>, key: &str| fresh.of(key).copied().collect::<Vec<_>>();
+        let of = |fresh: &Facts<&str, i32>, key: &str| fresh.of(key).copied().collect::<Vec<_>>();
         assert_eq!((of(&fresh, "a"), of(&fresh, "b")), (vec![3, 1], vec![2]));
         assert_eq!(fresh.all().copied().collect::<Vec<_>>(), [3, 2, 1]);
         fresh.forget_stored(Position(11), start);
@@ -157,7 +209,7 @@ mod tests {
 
     #[test]
     fn of_too_many_facts_the_newest_stay() {
-        let mut fresh = Fresh::default();
+        let mut fresh = Facts::default();
         let last = FRESH_MAX as u64 + 5;
         for position in 1..=last {
             fresh.insert(position, position, Position(position), Instant::now());

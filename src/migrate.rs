@@ -17,8 +17,11 @@ pub struct Report {
     /// Schema number before, 0 for an empty store, and now. `None` when it was left to the running
     /// tracker that has the file.
     pub schema: Option<(i32, i32)>,
-    /// What else was done, and what does not fit; for people.
+    /// What else was done; for people.
     pub notes: Vec<String>,
+    /// What of the store does not fit and was left as it is, so that rows would be refused, or not
+    /// kept whole; for people.
+    pub unfit: Vec<String>,
 }
 
 /// A store that could not be migrated.
@@ -46,6 +49,7 @@ pub async fn migrate(config: &BackendConfig) -> Result<Report, MigrateError> {
                 name: name.clone(),
                 schema: done.map(|done| (done.from, done.to)),
                 notes: vec![],
+                unfit: vec![],
             })
         }
         #[cfg(not(feature = "duckdb"))]
@@ -56,7 +60,8 @@ pub async fn migrate(config: &BackendConfig) -> Result<Report, MigrateError> {
             crate::backends::clickhouse::migrate_database(config).await.map(|done| Report {
                 name: name.clone(),
                 schema: Some((done.from, done.to)),
-                notes: done.notes,
+                notes: done.remarks.notes,
+                unfit: done.remarks.unfit,
             })
         }
     };

@@ -2,7 +2,9 @@
 //!
 //! The configuration becomes a list of jobs, in order: log lines, what is older than the retention,
 //! then the rules of the store. Each job is planned (rows by portion) and, unless the run is dry,
-//! done portion after portion. A job that fails does not keep the next from being done.
+//! done portion after portion. A job that fails does not keep the next from being done. In a dry run
+//! each job is asked for what those before it would leave, so no row counts for a rule that would not
+//! find it any more.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -85,15 +87,21 @@ pub async fn prune(
     rows_max: Option<u64>,
     tell: &mut (dyn FnMut(Step<'_>) + Send),
 ) -> Summary {
-    let mut summary = Summary::default();
+    let mut run = Run {
+        pruner,
+        is_dry: dry_run,
+        rows_max,
+        tell,
+        supposed: Vec::new(),
+        summary: Summary::default(),
+    };
     for job in jobs {
-        let ended = one(pruner, job, dry_run, rows_max, tell, &mut summary).await;
+        let ended = run.one(job).await;
         // What derives from a table is touched only when the table itself was pruned.
         let followers = if ended == Ended::Done { pruner.followers(job) } else { Vec::new() };
         let mut enough = ended == Ended::Enough;
         for follower in &followers {
-            enough |=
-                one(pruner, follower, dry_run, rows_max, tell, &mut summary).await == Ended::Enough;
+            enough |= run.one(follower).await == Ended::Enough;
             if enough {
                 break;
             }
@@ -102,7 +110,7 @@ pub async fn prune(
             break;
         }
     }
-    summary
+    run.summary
 }
 
 /// How a job ended.
@@ -115,44 +123,54 @@ enum Ended {
     Enough,
 }
 
-async fn one(
-    pruner: &dyn Pruner,
-    job: &Job,
-    dry_run: bool,
+/// A run, and how far it is.
+struct Run<'r> {
+    pruner: &'r dyn Pruner,
+    is_dry: bool,
     rows_max: Option<u64>,
-    tell: &mut (dyn FnMut(Step<'_>) + Send),
-    summary: &mut Summary,
-) -> Ended {
-    let portions = match pruner.portions(job).await {
-        Ok(portions) => portions,
-        Err(error) => {
-            summary.failures += 1;
-            tell(Step::Failed(job, &error));
-            return Ended::Failed;
+    tell: &'r mut (dyn FnMut(Step<'_>) + Send),
+    /// Jobs that a dry run supposes to be done.
+    supposed: Vec<Job>,
+    summary: Summary,
+}
+
+impl Run<'_> {
+    async fn one(&mut self, job: &Job) -> Ended {
+        let portions = match self.pruner.portions(job, &self.supposed).await {
+            Ok(portions) => portions,
+            Err(error) => return self.failed(job, &error),
+        };
+        let rows = portions.iter().map(|portion| portion.rows).sum();
+        (self.tell)(Step::Found(job, rows, portions.len()));
+        if self.is_dry {
+            self.summary.rows += rows;
+            if rows > 0 {
+                self.supposed.push(job.clone());
+            }
+            return Ended::Done;
         }
-    };
-    let rows = portions.iter().map(|portion| portion.rows).sum();
-    tell(Step::Found(job, rows, portions.len()));
-    if dry_run {
-        summary.rows += rows;
-        return Ended::Done;
+        for (index, portion) in portions.iter().enumerate() {
+            if self.rows_max.is_some_and(|rows_max| self.summary.rows >= rows_max) {
+                (self.tell)(Step::Enough(self.summary.rows));
+                return Ended::Enough;
+            }
+            (self.tell)(Step::Begun(job, portion, index + 1, portions.len()));
+            let tell = &mut *self.tell;
+            let mut waiting = |left| tell(Step::Waiting(left));
+            if let Err(error) = self.pruner.apply(job, portion, &mut waiting).await {
+                return self.failed(job, &error);
+            }
+            self.summary.rows += portion.rows;
+            (self.tell)(Step::Done);
+        }
+        Ended::Done
     }
-    for (index, portion) in portions.iter().enumerate() {
-        if rows_max.is_some_and(|rows_max| summary.rows >= rows_max) {
-            tell(Step::Enough(summary.rows));
-            return Ended::Enough;
-        }
-        tell(Step::Begun(job, portion, index + 1, portions.len()));
-        let mut waiting = |left| tell(Step::Waiting(left));
-        if let Err(error) = pruner.apply(job, portion, &mut waiting).await {
-            summary.failures += 1;
-            tell(Step::Failed(job, &error));
-            return Ended::Failed;
-        }
-        summary.rows += portion.rows;
-        tell(Step::Done);
+
+    fn failed(&mut self, job: &Job, error: &PruneError) -> Ended {
+        self.summary.failures += 1;
+        (self.tell)(Step::Failed(job, error));
+        Ended::Failed
     }
-    Ended::Done
 }
 
 #[cfg(test)]
@@ -180,7 +198,10 @@ mod tests {
             tables()
         }
 
-        async fn portions(&self, job: &Job) -> Result<Vec<Portion>, PruneError> {
+        async fn portions(&self, job: &Job, after: &[Job]) -> Result<Vec<Portion>, PruneError> {
+            if after.iter().any(|done| done.table == job.table) {
+                return Ok(Vec::new());
+            }
             if job.table == "broken" {
                 return Err(PruneError::Unfit("no such table".to_owned()));
             }

@@ -10,6 +10,8 @@
 
 #[path = "support/clickhouse.rs"]
 mod clickhouse;
+#[path = "support/overlap.rs"]
+mod overlap;
 mod support;
 
 use std::io::{BufRead, BufReader};
@@ -147,6 +149,38 @@ fn old_rows_say_what_the_rule_leaves_them_and_spared_ones_say_all() {
     let again = prune(&site);
     assert_eq!(again, "clickhouse: 0 rows changed\n");
     assert_eq!(says("old"), expect);
+}
+
+#[test]
+fn a_dry_run_counts_what_rules_before_leave_as_the_run_itself_does() {
+    let Some(clickhouse) = ClickHouse::shared() else { return };
+    let site = site(&clickhouse, "dry", overlap::rules(), json!({}));
+    let server = site.start();
+    for (flags, at) in [(0, OLD), (5, OLD), (3, OLD), (0, &*chrono::Utc::now().to_rfc3339())] {
+        track(
+            &server,
+            &json!({"vid": "00000000-0000-4000-8000-000000000001", "cflags": flags,
+            "url": "https://example.org/a", "duration": 5, "plan": "Pro", "seats": 3,
+            "nested": {"deep": ["x", 1]}, "created_at": at}),
+        );
+    }
+    server.drained();
+    server.stop();
+    let (dry, is_done) = run(&site, &["prune", "--dry-run"]);
+    assert!(is_done, "{dry}");
+    assert_eq!(overlap::found(&dry), overlap::FOUND);
+    assert_eq!(clickhouse.number("select count() from dry.events"), 4);
+    let said = prune(&site);
+    assert_eq!(overlap::found(&said), overlap::FOUND);
+    assert_eq!(clickhouse.number("select count() from dry.events"), 1);
+    // Counters that hold the same values go once, whichever rule asks first.
+    let words = |said: &str| {
+        let lines = said.lines().filter(|line| line.contains(" rows in "));
+        lines.map(|line| line.split_once('(').unwrap().1.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(words(&dry), words(&said));
+    let total = |said: &str| said.split("clickhouse: ").last().unwrap().to_owned();
+    assert_eq!(total(&dry).replace("would be ", ""), total(&said));
 }
 
 /// Events of six months of 2024, a thousand a month, in a schema that the program made.

@@ -214,6 +214,14 @@ fn both_stores_say_the_same_of_the_same_events() {
 
 /// Runs `tracker migrate` with `more` arguments; what it printed, or what it failed with.
 fn migrate(site: &Site, more: &[&str]) -> Result<String, String> {
+    match migrate_to_its_end(site, more) {
+        (Some(0), said, _) => Ok(said),
+        (_, _, errors) => Err(errors),
+    }
+}
+
+/// Its exit code, what it printed, and what it complained of.
+fn migrate_to_its_end(site: &Site, more: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(PROGRAM)
         .args(["migrate", "--config"])
         .arg(site.path().join("config.json"))
@@ -221,7 +229,7 @@ fn migrate(site: &Site, more: &[&str]) -> Result<String, String> {
         .output()
         .expect("running tracker migrate");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 fn site(clickhouse: &ClickHouse, database: &str, more: Value) -> Site {
@@ -408,7 +416,8 @@ fn a_database_of_the_go_tracker_is_used_where_it_fits_and_nothing_in_it_is_dropp
         "url": "https://example.org/new", "tz": "Europe/Berlin"}),
     );
     complains(&server, "were made by another program: tracker migrate uses what fits");
-    let said = migrate(&site, &[]).unwrap();
+    let (code, said, unfit) = migrate_to_its_end(&site, &[]);
+    assert_eq!(code, Some(1), "{unfit}");
     for words in [
         "clickhouse: schema 0 -> 2\n",
         "events: added is_new, origin, received_at, host, outcome, channel, click, user_agent, \
@@ -416,14 +425,22 @@ fn a_database_of_the_go_tracker_is_used_where_it_fits_and_nothing_in_it_is_dropp
          ingest_seq\n",
         "events: is a MergeTree, so `final` is refused by it; leave it out\n",
         "hits: is fed by hits_mv; with ours it would count twice, so ours was not made",
-        "ltv: is a SummingMergeTree; what is told again is added up",
-        "impression_daily: keeps one row for each (oid, org, tid, day, variant_id)",
-        "redirects.updater: is String, which cannot hold our UUID\n",
-        "updates: is a Memory, which this program cannot write to safely\n",
         "visitors: kept as it is; this program would make it otherwise\n",
     ] {
         assert!(said.contains(words), "{words:?} is not in\n{said}");
     }
+    let misfits = [
+        "clickhouse: does not fit: ltv: is a SummingMergeTree; what is told again is added up",
+        "clickhouse: does not fit: impression_daily: keeps one row for each (oid, org, tid, day, \
+         variant_id)",
+        "clickhouse: does not fit: redirects.updater: is String, which cannot hold our UUID\n",
+        "clickhouse: does not fit: updates: is a Memory, which this program cannot write to safely",
+    ];
+    for words in misfits {
+        assert!(unfit.contains(words), "{words:?} is not in\n{unfit}");
+    }
+    assert_eq!(unfit.matches("does not fit").count(), misfits.len(), "{unfit}");
+    assert!(migrate(&site, &["--print"]).is_ok());
     server.drained();
     assert_eq!(clickhouse.number("select count() from go.events"), 2);
     let new = "select ename, tz, ingest_seq from go.events where vid <> toUUIDOrZero('')";
@@ -441,10 +458,31 @@ fn a_database_of_the_go_tracker_is_used_where_it_fits_and_nothing_in_it_is_dropp
                    or name like '.inner_id%')";
     assert_eq!(clickhouse.number(windows), 3);
     // What was named once is named again, and nothing is added a second time.
-    let again = migrate(&site, &[]).unwrap();
+    let (code, again, unfit) = migrate_to_its_end(&site, &[]);
+    assert_eq!(code, Some(1));
     assert!(again.contains("schema 2 -> 2") && !again.contains(": added "), "{again}");
-    assert!(again.contains("hits_mv") && again.contains("redirects.updater"), "{again}");
+    assert!(again.contains("hits_mv") && unfit.contains("redirects.updater"), "{again} {unfit}");
     server.stop();
+    // Out of the way by the operator's hand, each is made anew and nothing is left to say.
+    for table in ["ltv", "impression_daily", "redirects", "updates"] {
+        clickhouse.query(&format!("rename table go.{table} to go.{table}_old"));
+    }
+    let (code, said, unfit) = migrate_to_its_end(&site, &[]);
+    assert_eq!((code, &*unfit), (Some(0), ""), "{said}");
+}
+
+#[test]
+fn a_column_of_our_own_table_that_became_unfit_fails_the_migration_and_no_other_store() {
+    let Some(clickhouse) = ClickHouse::shared() else { return };
+    let notify = json!([clickhouse.entry("misfit"), {"Type": "duckdb"}]);
+    let site = Site::new(PROGRAM, json!({"Notify": notify}));
+    migrate(&site, &[]).unwrap();
+    clickhouse.query("alter table misfit.events drop column duration");
+    clickhouse.query("alter table misfit.events add column duration String");
+    let (code, said, unfit) = migrate_to_its_end(&site, &[]);
+    assert_eq!(code, Some(1));
+    assert!(unfit.contains("events.duration: is String, which cannot hold our "), "{unfit}");
+    assert!(said.contains("clickhouse: schema 2 -> 2\nduckdb: schema "), "{said}");
 }
 
 #[test]

@@ -149,6 +149,16 @@ fn links_and_accounts_work_with_clickhouse_alone() {
     assert!(command(&site, &["account", "remove", "marketing"], "").is_err());
     add_account(&site);
     assert_eq!(list(&server, "go.example").0, 200);
+    // One that is there keeps its password, with a server and without.
+    let again = || command(&site, &["account", "add", "marketing"], "").unwrap_err();
+    assert!(again().contains("--replace"));
+    assert_eq!(list(&server, "go.example").0, 200);
+    server.stop();
+    assert!(again().contains("--replace"));
+    let server = site.start();
+    assert_eq!(list(&server, "go.example").0, 200);
+    command(&site, &["account", "add", "marketing", "--replace"], "").unwrap();
+    assert_eq!(list(&server, "go.example").0, 401);
     server.stop();
 }
 
@@ -163,7 +173,7 @@ fn what_other_programs_keep_in_an_account_survives_another_password() {
          '{\"k\":1}' as creds, now64(3) + interval 1 year as updated_at) \
          from store_accounts.accounts final",
     );
-    command(&site, &["account", "add", "marketing", "--days", "7"], "").unwrap();
+    command(&site, &["account", "add", "marketing", "--replace", "--days", "7"], "").unwrap();
     let accounts = "store_accounts.accounts final";
     let row = clickhouse.query(&format!(
         "select msg, creds.k as k, expires > now() + interval 6 day as ends, \

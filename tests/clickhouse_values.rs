@@ -8,9 +8,14 @@
 mod clickhouse;
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clickhouse::ClickHouse;
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::sample::select;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use serde_json::{Map, Value, json};
 use support::{Client, Site};
 use tracker::tables;
@@ -71,6 +76,121 @@ fn every_value_is_the_same_in_both_stores() {
     }
     // The comparison is worth something only where there is something.
     assert!(filled.len() > 200, "only {} columns had a value: {filled:?}", filled.len());
+}
+
+/// Members of an object; several of them can meet at one path.
+const NAMES: [&str; 9] = ["a", "b", "a.b", "b.a", "c.d.e", "é", "x y", "\"q\"", "0"];
+
+/// Numbers whose text reads the same in every reader, texts, lists and objects of them.
+fn values() -> impl Strategy<Value = Value> {
+    let whole = any::<i64>().prop_map(Value::from);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        any::<i32>().prop_map(|number| json!(f64::from(number) / 8.0)),
+        "\\PC{0,8}".prop_map(Value::from),
+        Just(json!("2026-01-02 03:04:05")),
+    ];
+    let nested = leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            btree_map(select(NAMES.as_slice()), inner, 0..4).prop_map(|members| json!(members)),
+        ]
+    });
+    prop_oneof![
+        1 => whole.clone(),
+        1 => any::<u64>().prop_map(Value::from),
+        1 => vec(whole, 0..4).prop_map(Value::from),
+        6 => nested,
+    ]
+}
+
+/// What is at each path; `None` where two values are at one.
+fn paths(object: &Map<String, Value>) -> Option<Map<String, Value>> {
+    fn collect(above: &str, object: &Map<String, Value>, all: &mut Map<String, Value>) -> bool {
+        object.iter().all(|(name, value)| {
+            let path = format!("{above}{name}");
+            match value {
+                Value::Null => true,
+                Value::Object(inner) => collect(&format!("{path}."), inner, all),
+                leaf => of_list(leaf).is_some_and(|leaf| all.insert(path, leaf).is_none()),
+            }
+        })
+    }
+    fn of_list(value: &Value) -> Option<Value> {
+        Some(match value {
+            Value::Array(items) => items.iter().map(of_list).collect::<Option<Vec<_>>>()?.into(),
+            Value::Object(inner) => paths(inner)?.into(),
+            Value::Number(number) if number.is_f64() => {
+                // Printed without a point where there is nothing behind it.
+                let number = number.as_f64().expect("a number");
+                let whole = number.to_string().parse::<i64>();
+                whole.map_or_else(|_| json!(number), Value::from)
+            }
+            other => other.clone(),
+        })
+    }
+    let mut all = Map::new();
+    collect("", object, &mut all).then_some(all)
+}
+
+/// Whether no value stands above others, as in `{"a": 1, "a.b": 2}`: that is stored, and printed with
+/// one name twice, of which readers keep one.
+fn is_printable(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().all(is_printable),
+        Value::Object(paths) => paths.iter().all(|(path, value)| {
+            let below = format!("{path}.");
+            is_printable(value) && !paths.keys().any(|other| other.starts_with(&below))
+        }),
+        _ => true,
+    }
+}
+
+#[test]
+fn any_object_comes_back_from_clickhouse_as_it_was_sent() {
+    const OBJECTS: usize = 1_200;
+    let Some(server) = ClickHouse::start() else { return };
+    let site = Site::new(PROGRAM, json!({"Notify": [server.entry("objects")]}));
+    let tracker = site.start();
+    let mut runner = TestRunner::deterministic();
+    let objects = btree_map(select(NAMES.as_slice()), values(), 0..5);
+    let sent: Vec<Value> = (0..OBJECTS)
+        .map(|_| json!(objects.new_tree(&mut runner).expect("an object").current()))
+        .collect();
+    let event = |(seq, params)| json!({"ename": "object", "seq": seq, "params": params});
+    let events: Vec<Value> = sent.iter().enumerate().map(event).collect();
+    let mut client = Client::connect(tracker.address).expect("connecting");
+    let headers = [("Content-Type", "application/json")];
+    for events in events.chunks(500) {
+        let body = json!(events).to_string();
+        let answer = client.request("POST", "/tr/v1/tr/", &headers, body.as_bytes());
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    }
+    tracker.drained();
+    let rows = server.query("select seq, params from objects.events order by seq");
+    let mut found: BTreeMap<u64, &Value> =
+        rows.iter().map(|row| (row["seq"].as_u64().expect("a number"), &row["params"])).collect();
+    let (mut refused, mut compared) = (0, 0);
+    for (seq, object) in (0..).zip(&sent) {
+        let object = object.as_object().expect("an object");
+        let there = found.remove(&seq).map(|there| paths(there.as_object().expect("an object")));
+        match paths(object) {
+            Some(paths) if is_printable(&json!(paths)) => {
+                assert_eq!(there, Some(Some(paths)), "{seq}: {object:?}");
+                compared += 1;
+            }
+            Some(_) => assert!(there.is_some(), "{object:?}"),
+            None => {
+                assert_eq!(there, None, "{object:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(server.number("select count() from objects.quarantine"), refused);
+    assert!(refused > 0 && compared > OBJECTS / 2, "{refused} {compared}");
 }
 
 /// A value without what the stores print differently: how a moment is written, trailing zeros, and

@@ -416,6 +416,36 @@ fn an_organisation_sees_and_changes_its_own_links_only() {
 }
 
 #[test]
+fn an_account_is_replaced_only_on_demand_with_and_without_a_server() {
+    let site = Site::new(PROGRAM, json!({}));
+    add_account(&site, "marketing", &["--organisation", "org-a"]);
+    let kept = "select uid, pwd, owner, expires, updated_at from accounts order by uid";
+    let before = site.query(kept);
+    let again = || command(&site, &["account", "add", "marketing"], "").unwrap_err();
+    let refused = |words: String| assert!(words.contains("--replace"), "{words}");
+    refused(again());
+    assert_eq!(site.query(kept), before);
+    let server = open(&site);
+    refused(again());
+    assert_eq!(site.query(kept), before);
+    assert_eq!(list(&server, "marketing", "go.example").len(), 0, "the first password");
+    command(&site, &["account", "add", "marketing", "--replace"], "").unwrap();
+    let after = site.query(kept);
+    assert_eq!((after.len(), &after[0]["owner"]), (1, &Value::Null));
+    assert_ne!(after[0]["pwd"], before[0]["pwd"]);
+    // One that has ended is still there; one that is not there is added.
+    add_account(&site, "marketing", &["--replace", "--days", "1"]);
+    add_account(&site, "other", &["--replace"]);
+    server.stop();
+    let database = duckdb::Connection::open(site.path().join("data/tracker.duckdb")).unwrap();
+    database.execute_batch("update accounts set expires = now() - interval 1 day").unwrap();
+    drop(database);
+    refused(again());
+    command(&site, &["account", "add", "marketing", "--replace"], "").unwrap();
+    assert_eq!(site.query(kept).len(), 2);
+}
+
+#[test]
 fn passwords_are_asked_for_bounded_and_upgraded() {
     let site = Site::new(PROGRAM, json!({}));
     open(&site).stop();

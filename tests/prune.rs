@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "support/overlap.rs"]
+mod overlap;
 mod support;
 
 use std::process::Command;
@@ -121,6 +123,26 @@ fn a_running_server_prunes_its_file_itself_and_goes_on_storing() {
     let (said, is_done) = run(&site, &["prune"]);
     assert!(is_done && said.contains("duckdb: 2 rows changed"), "{said}");
     server.stop();
+}
+
+#[test]
+fn a_dry_run_counts_what_rules_before_leave_as_the_run_itself_does() {
+    let notify = json!([{"Type": "duckdb", "Prune": overlap::rules()}]);
+    let site = Site::new(PROGRAM, json!({"Notify": notify}));
+    let server = site.start();
+    fill(&server);
+    let (dry, is_done) = run(&site, &["prune", "--dry-run"]);
+    assert!(is_done, "{dry}");
+    assert_eq!(overlap::found(&dry), overlap::FOUND);
+    assert!(dry.contains("duckdb: 14 rows would be changed"), "{dry}");
+    server.stop();
+    let (offline, _) = run(&site, &["prune", "--dry-run"]);
+    assert_eq!(overlap::found(&offline), overlap::FOUND);
+    assert_eq!(site.number("select count(*) from events"), 4);
+    let (said, is_done) = run(&site, &["prune"]);
+    assert!(is_done, "{said}");
+    assert_eq!(overlap::found(&said), overlap::FOUND);
+    assert_eq!(site.number("select count(*) from events"), 1);
 }
 
 #[test]

@@ -54,8 +54,20 @@ impl fmt::Debug for Account {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountChange {
+    /// Adds it, unless there is one of its name, ended or not.
+    Add(Account),
     /// Adds it, or replaces the one of its name.
     Put(Account),
     /// Removes the one of that name.
     Remove(UserId),
+}
+
+impl AccountChange {
+    /// The account it is about.
+    pub(super) fn uid(&self) -> UserId {
+        match self {
+            Self::Add(account) | Self::Put(account) => account.uid,
+            Self::Remove(uid) => *uid,
+        }
+    }
 }

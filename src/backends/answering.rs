@@ -5,7 +5,6 @@
 //! and asked of it alone, since others have none, or older ones; so is a query, whose dialect is that
 //! of one store.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,10 +85,6 @@ impl Store for Answering {
 
     async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
         self.first.change_account(change).await
-    }
-
-    async fn daily_total(&self, ip: IpAddr) -> Result<u64, StoreError> {
-        self.ask(|total| *total > 0, |store| store.daily_total(ip)).await
     }
 
     async fn query(

@@ -19,11 +19,12 @@ pub trait Pruner: Send + Sync {
     /// The tables whose rows have an age.
     fn tables(&self) -> Vec<String>;
 
-    /// The portions of `job` in which there is something to do, in order; asks, and changes nothing.
+    /// The portions of `job` in which there would be something to do if `after` were done, in order;
+    /// asks, and changes nothing. Of `after`, whose portions were found so, other tables' are skipped.
     ///
     /// # Errors
     /// [`PruneError::Unfit`] when the store can never do what is asked.
-    async fn portions(&self, job: &Job) -> Result<Vec<Portion>, PruneError>;
+    async fn portions(&self, job: &Job, after: &[Job]) -> Result<Vec<Portion>, PruneError>;
 
     /// Does the job in one portion; returns after it is done. Calls `waiting` now and then with what
     /// is left, in parts of the store's own kind.

@@ -1,6 +1,5 @@
 //! What the routes ask of a system: small, bounded questions, each with an answer or a clear failure.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,8 +29,6 @@ pub trait Store: Send + Sync + 'static {
     /// Makes a change of the accounts; durable when it returns. False when there was nothing to
     /// change.
     async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError>;
-    /// Client events of `ip` on the current UTC day.
-    async fn daily_total(&self, ip: IpAddr) -> Result<u64, StoreError>;
     /// The rows of a read-only query, within the bounds given; more than `rows_max` rows are cut
     /// and said so in [`Rows::truncated`].
     async fn query(

@@ -38,10 +38,13 @@ pub(super) struct AccountArguments {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Action {
-    /// Add an account, or give it another password. The password is made and printed once.
+    /// Add an account. The password is made and printed once.
     Add {
         /// Its name: a UUID or any other text.
         user: String,
+        /// Where there is one of that name, replace its password, organisation and end.
+        #[arg(long)]
+        replace: bool,
         /// The only organisation whose links it may see and change.
         #[arg(long)]
         organisation: Option<String>,
@@ -68,7 +71,7 @@ pub(super) fn run(
     let keys = keys(&config)?;
     let id = |text: &str| Uuid::parse_str(text.trim()).unwrap_or_else(|_| keys.id(text.trim()));
     match &arguments.action {
-        Action::Add { user, organisation, days, password_stdin } => {
+        Action::Add { user, replace, organisation, days, password_stdin } => {
             let given = password_stdin.then(read_password).transpose()?;
             let password = given.clone().unwrap_or_else(make_password);
             let now = Utc::now();
@@ -80,7 +83,13 @@ pub(super) fn run(
                 updated_at: now,
             };
             let uid = account.uid;
-            change(&config, &AccountChange::Put(account))?;
+            let wish = if *replace { AccountChange::Put } else { AccountChange::Add };
+            if !change(&config, &wish(account))? {
+                bail!(
+                    "there is an account {user} already; --replace gives it another password, \
+                     organisation and end"
+                );
+            }
             println!("account  {user} ({uid})");
             if given.is_none() {
                 println!("password {password}");

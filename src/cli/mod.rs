@@ -240,7 +240,7 @@ fn migrate_stores(
     // One that fails does not keep the others from it.
     for backend in &config.backends {
         match runtime.block_on(crate::migrate::migrate(backend)) {
-            Ok(crate::migrate::Report { name, schema, notes }) => {
+            Ok(crate::migrate::Report { name, schema, notes, unfit }) => {
                 match schema {
                     Some((from, to)) => println!("{name}: schema {from} -> {to}"),
                     None => println!("{name}: left to the running tracker, which has the file"),
@@ -248,6 +248,7 @@ fn migrate_stores(
                 for note in &notes {
                     println!("  {note}");
                 }
+                failed.extend(unfit.iter().map(|words| format!("{name}: does not fit: {words}")));
             }
             Err(error) => failed.push(format!("{:#}", anyhow::Error::from(error))),
         }

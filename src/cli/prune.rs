@@ -26,7 +26,7 @@ pub(super) struct PruneArguments {
     /// Configuration file.
     #[arg(long, default_value = "config.json")]
     config: PathBuf,
-    /// Change nothing: count the rows that would be changed.
+    /// Change nothing: count the rows that a run without a limit would change, rule after rule.
     #[arg(long)]
     dry_run: bool,
     /// Only log lines.
@@ -111,8 +111,7 @@ impl Running {
         Ok(Self { socket: socket.to_owned(), store: store.to_owned(), tables })
     }
 
-    async fn ask(&self, job: &Job, portion: Option<&Portion>) -> Result<Value, PruneError> {
-        let step = json!({ "store": self.store, "job": job, "portion": portion });
+    async fn ask(&self, step: Value) -> Result<Value, PruneError> {
         ask(&self.socket, "/prune", &step).await.map_err(|error| match error {
             AskError::Refused(words) => PruneError::Unfit(words),
             other => PruneError::Unavailable(other.into()),
@@ -126,8 +125,9 @@ impl Pruner for Running {
         self.tables.clone()
     }
 
-    async fn portions(&self, job: &Job) -> Result<Vec<Portion>, PruneError> {
-        let said = self.ask(job, None).await?;
+    async fn portions(&self, job: &Job, after: &[Job]) -> Result<Vec<Portion>, PruneError> {
+        let step = json!({ "store": self.store, "job": job, "after": after });
+        let said = self.ask(step).await?;
         let portions = serde_json::from_value(said.get("portions").cloned().unwrap_or_default());
         portions.map_err(|error| PruneError::Unavailable(error.into()))
     }
@@ -138,7 +138,8 @@ impl Pruner for Running {
         portion: &Portion,
         _waiting: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), PruneError> {
-        self.ask(job, Some(portion)).await.map(drop)
+        let step = json!({ "store": self.store, "job": job, "portion": portion });
+        self.ask(step).await.map(drop)
     }
 
     fn followers(&self, _job: &Job) -> Vec<Job> {

@@ -8,8 +8,8 @@
 //! | `POST /reload` | – | what was taken up, and what needs a restart |
 //! | `POST /query` | `{"sql": …, "rows_max": …}` | the rows: `columns`, `rows`, `truncated` |
 //! | `POST /replay` | what to replay | what was replayed |
-//! | `POST /prune` | `{"store": …}`, `"job"`, `"portion"` | the tables; with a job its portions; with a portion, that it is done |
-//! | `POST /account` | `{"put": …}` or `{"remove": id}` | `{"changed": …}` |
+//! | `POST /prune` | `{"store": …}`, `"job"`, `"after"`, `"portion"` | the tables; with a job its portions, as jobs `after` which it comes would leave them; with a portion, that it is done |
+//! | `POST /account` | `{"add": …}`, `{"put": …}` or `{"remove": id}` | `{"changed": …}` |
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -238,6 +238,8 @@ async fn account(
 struct Prune {
     store: String,
     job: Option<Job>,
+    #[serde(default)]
+    after: Vec<Job>,
     portion: Option<Portion>,
 }
 
@@ -246,7 +248,7 @@ async fn prune(
     State(handlers): State<Arc<Handlers>>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let Prune { store, job, portion } = read(request).await?;
+    let Prune { store, job, after, portion } = read(request).await?;
     let pruner = handlers.pruners.get(&store).ok_or_else(|| Failure {
         status: StatusCode::NOT_FOUND,
         code: "no_store",
@@ -254,7 +256,9 @@ async fn prune(
     })?;
     let done = match (job, portion) {
         (None, _) => serde_json::json!({ "tables": pruner.tables() }),
-        (Some(job), None) => serde_json::json!({ "portions": pruner.portions(&job).await? }),
+        (Some(job), None) => {
+            serde_json::json!({ "portions": pruner.portions(&job, &after).await? })
+        }
         (Some(job), Some(portion)) => {
             pruner.apply(&job, &portion, &mut |_| {}).await?;
             serde_json::json!({ "done": true })

@@ -13,13 +13,13 @@ mod key;
 mod target;
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 use thiserror::Error;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 pub use key::{Key, KeyError, is_loopback, is_reserved};
@@ -28,7 +28,7 @@ pub use target::{Policy, Refused, Target};
 use crate::backends::{ShortLink, Store, StoreError};
 use crate::clock::Clock;
 use crate::event::{self, Body, Event, OrgId};
-use crate::fresh::{Fresh, StoredUpTo};
+use crate::fresh::{Facts, Fresh, StoredUpTo};
 use crate::journal::Position;
 
 /// Longest a visitor waits for the store. It answers in a millisecond, but its threads stand back
@@ -83,13 +83,11 @@ struct Change {
 /// Finds and remembers short links. Shared by every connection.
 pub struct Links {
     store: Option<Arc<dyn Store>>,
-    stored: StoredUpTo,
     clock: Arc<dyn Clock>,
     known: Cache<String, Known>,
     /// By `urlfrom`; more cannot be made than it takes.
-    fresh: Mutex<Fresh<String, Change>>,
+    fresh: Fresh<String, Change>,
     asking: Semaphore,
-    recovered: watch::Sender<bool>,
 }
 
 impl Links {
@@ -97,19 +95,17 @@ impl Links {
     pub fn new(store: Option<Arc<dyn Store>>, stored: StoredUpTo, clock: Arc<dyn Clock>) -> Self {
         Self {
             store,
-            stored,
+            fresh: Fresh::new(stored, Arc::clone(&clock)),
             clock,
             known: Cache::builder().max_capacity(KNOWN_MAX).time_to_live(STALE_AGE_MAX).build(),
-            fresh: Mutex::default(),
             asking: Semaphore::new(LOOKUPS_MAX),
-            recovered: watch::Sender::new(true),
         }
     }
 
     /// Announces that links are going to be recovered: until [`Self::recovered`], a path is not said
     /// to be nothing.
     pub fn will_recover(&self) {
-        self.recovered.send_replace(false);
+        self.fresh.will_recover();
     }
 
     /// Takes in a link that was read at `position` of the journal after a restart.
@@ -119,7 +115,7 @@ impl Links {
 
     /// What there was to recover is recovered.
     pub fn recovered(&self) {
-        self.recovered.send_replace(true);
+        self.fresh.recovered();
     }
 
     /// Whether another link can be made now.
@@ -127,9 +123,7 @@ impl Links {
     /// # Errors
     /// When too many wait for the store.
     pub fn make_room(&self) -> Result<(), TooManyFresh> {
-        let mut fresh = self.fresh();
-        self.forget_stored(&mut fresh);
-        if fresh.is_full() { Err(TooManyFresh) } else { Ok(()) }
+        if self.fresh.lacking().is_full() { Err(TooManyFresh) } else { Ok(()) }
     }
 
     /// Remembers a link that is durable in the journal at `position`.
@@ -151,8 +145,7 @@ impl Links {
             host: body.hostfrom.clone(),
             link,
         };
-        let now = self.clock.monotonic();
-        self.fresh().insert(body.urlfrom.clone(), change, position, now);
+        self.fresh.insert(body.urlfrom.clone(), change, position);
         self.known.invalidate(&body.urlfrom);
         self.known.invalidate(&anywhere(&body.slugfrom));
     }
@@ -186,7 +179,7 @@ impl Links {
     async fn find_anywhere(&self, path: &str) -> Found {
         // Fresh links are a part of the answer here, not all of it, so both are put together.
         let stored = self.look_up(Question::Path(path)).await;
-        let fresh = at(&self.fresh(), path);
+        let fresh = at(&self.fresh.lock(), path);
         match (fresh.as_slice(), stored) {
             ([], stored) => stored,
             ([one], Found::Nothing) => Found::Link(Arc::clone(one)),
@@ -232,7 +225,7 @@ impl Links {
     fn fresh_link(&self, question: Question<'_>) -> Option<Arc<ShortLink>> {
         match question {
             Question::Key(key) => {
-                self.fresh().of(key).next().map(|change| Arc::clone(&change.link))
+                self.fresh.lock().of(key).next().map(|change| Arc::clone(&change.link))
             }
             Question::Path(_) => None,
         }
@@ -240,18 +233,13 @@ impl Links {
 
     /// The store's answer; `None` when it has none now.
     async fn ask(&self, question: Question<'_>) -> Option<Option<ShortLink>> {
-        self.all_recovered().await;
+        self.fresh.all_recovered().await;
         let Some(store) = &self.store else { return Some(None) };
         let _permit = self.asking.acquire().await.ok()?;
         match question {
             Question::Key(key) => store.redirect(key).await.ok(),
             Question::Path(path) => store.redirects_at(path).await.ok().map(|found| only(&found)),
         }
-    }
-
-    async fn all_recovered(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.recovered.subscribe().wait_for(|done| *done).await;
     }
 
     /// Every change of a link of `host`, newest first: what the store has and what it lacks, of one
@@ -268,8 +256,7 @@ impl Links {
             Some(store) => store.redirects(host, of).await?,
             None => Vec::new(),
         };
-        let mut fresh = self.fresh();
-        self.forget_stored(&mut fresh);
+        let fresh = self.fresh.lacking();
         let lacks = |change: &&Change| {
             let is_same =
                 |name: &str, other: &Map<String, Value>| other.get(name) == change.fields.get(name);
@@ -284,15 +271,6 @@ impl Links {
         drop(fresh);
         Ok(newest.into_iter().chain(stored.into_iter().map(|link| link.fields)).collect())
     }
-
-    fn fresh(&self) -> MutexGuard<'_, Fresh<String, Change>> {
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes away what the store has.
-    fn forget_stored(&self, fresh: &mut Fresh<String, Change>) {
-        fresh.forget_stored((self.stored)(), self.clock.monotonic());
-    }
 }
 
 impl Known {
@@ -302,7 +280,7 @@ impl Known {
 }
 
 /// The latest of each link with this path.
-fn at(fresh: &Fresh<String, Change>, path: &str) -> Vec<Arc<ShortLink>> {
+fn at(fresh: &Facts<String, Change>, path: &str) -> Vec<Arc<ShortLink>> {
     let is_at =
         |urlfrom: &&String| urlfrom.find('/').is_some_and(|at| urlfrom.get(at..) == Some(path));
     let latest = |urlfrom: &String| Some(Arc::clone(&fresh.of(urlfrom).next()?.link));

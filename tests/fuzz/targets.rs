@@ -16,6 +16,7 @@ use bytes::Bytes;
 use chrono::DateTime;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value;
+use tracker::backends::clickhouse;
 use tracker::config::{Config, IntakeConfig, LinksConfig, TrustedProxy};
 use tracker::event::{self, Body, Glance, Ingest, Origin, Verdict};
 use tracker::geo::GeoDb;
@@ -50,6 +51,9 @@ pub(crate) const TABLE: &[(&str, Target)] = &[
     ("path", path),
     ("redirect", redirect),
     ("segment", segment),
+    ("store_answer", store_answer),
+    ("store_refusal", store_refusal),
+    ("store_table", store_table),
     ("url", url),
 ];
 
@@ -60,6 +64,8 @@ pub(crate) fn run(name: &str, bytes: &[u8]) {
     target(bytes);
 }
 
+/// Bytes of a refusal that are told.
+const REFUSAL_BYTES_MAX: usize = 600;
 /// Nesting of JSON that is taken, as by default.
 const NESTING_MAX: usize = 64;
 /// Events of a batch that are taken.
@@ -448,6 +454,40 @@ fn cursor(bytes: &[u8]) {
     let checksum = crc32c::crc32c(&checked);
     let _ = with_second(checksum);
     assert_eq!(with_second(!checksum), delivery::scan_cursor(&first));
+}
+
+/// Any bytes as an answer of ClickHouse, whole or cut off: rows as wide as their columns and no more
+/// than were asked for, or none.
+fn store_answer(bytes: &[u8]) {
+    const ROWS_MAX: usize = 8;
+    for is_cut in [false, true] {
+        let Some(rows) = clickhouse::scan_answer(bytes, is_cut, ROWS_MAX) else { continue };
+        assert!(rows.rows.len() <= ROWS_MAX);
+        assert!(rows.rows.iter().all(|row| row.len() == rows.columns.len()), "{rows:?}");
+        assert!(rows.truncated || !is_cut);
+    }
+    if let Some(rows) = clickhouse::scan_small_answer(bytes) {
+        assert!(rows.rows.iter().all(|row| row.len() == rows.columns.len()), "{rows:?}");
+    }
+}
+
+/// Any text as ClickHouse's refusal: a bounded part of it is told, with its number if it has one.
+fn store_refusal(bytes: &[u8]) {
+    let (code, told) = clickhouse::scan_refusal(&text(bytes));
+    assert!(told.len() <= REFUSAL_BYTES_MAX + " (code 4294967295)".len());
+    assert!(code.is_none_or(|code| told.ends_with(&format!(" (code {code})"))), "{told:?}");
+}
+
+/// What ClickHouse says of a table, a line each: a column's type, the key of partitions, and the
+/// statement that made it in all others.
+fn store_table(bytes: &[u8]) {
+    let all = text(bytes);
+    let mut lines = all.splitn(3, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let data_type = line();
+    assert!(clickhouse::scan_type(data_type), "{data_type:?}");
+    let (_, target) = clickhouse::scan_description(data_type, line(), line());
+    assert!(target.is_none_or(|name| !name.contains([' ', '\n', '(', ')', '.'])), "{target:?}");
 }
 
 /// Bytes as text, where the program itself reads text.

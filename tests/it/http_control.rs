@@ -46,9 +46,6 @@ impl Store for Echo {
     async fn change_account(&self, _: AccountChange) -> Result<bool, StoreError> {
         Ok(false)
     }
-    async fn daily_total(&self, _: std::net::IpAddr) -> Result<u64, StoreError> {
-        Ok(0)
-    }
     async fn query(&self, sql: &str, max: usize, _: Duration) -> Result<Rows, StoreError> {
         if sql == "bad" {
             return Err(StoreError::Invalid("no such table".into()));

@@ -2,12 +2,13 @@
 //!
 //! A database of the Go tracker has tables of our names, made for other habits. Its columns are
 //! used where a value of ours can be written to them. Nothing is dropped, renamed or replaced, so
-//! what cannot be mended by an addition becomes a note for the operator.
+//! what cannot be mended by an addition is told the operator.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::encode::inside;
 use super::fault::Fault;
 use super::migrate::{Catalog, Database, Present, files};
 use super::schema::{self, Form, Kind, MARK, Shape, Statement};
@@ -18,6 +19,15 @@ const SETTINGS: [(&str, &str); 3] = [
     ("fsync_after_insert", "1"),
     ("fsync_part_directory", "1"),
 ];
+
+/// What a migration says to people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What was added, and what of another program's was left as it is.
+    pub notes: Vec<String>,
+    /// Where rows of ours cannot be stored, or are not kept whole; and views that could not be made.
+    pub unfit: Vec<String>,
+}
 
 /// The name, for a statement that changes it, of the table that has the rows of `name`.
 pub(super) fn storage(name: &str, catalog: &Catalog, form: Form<'_>) -> String {
@@ -36,7 +46,7 @@ pub(super) async fn complement(
     database: &Database<'_>,
     statement: &Statement<'_>,
     catalog: &Catalog,
-    notes: &mut Vec<String>,
+    remarks: &mut Remarks,
 ) -> Result<(), Fault> {
     let (name, shape) = (statement.name, statement.shape());
     let local = format!("{name}_local");
@@ -47,7 +57,8 @@ pub(super) async fn complement(
     };
     if !present.engine.ends_with("MergeTree") {
         let engine = &present.engine;
-        notes.push(format!("{name}: is a {engine}, which this program cannot write to safely"));
+        let words = format!("{name}: is a {engine}, which this program cannot write to safely");
+        remarks.unfit.push(words);
         return Ok(());
     }
     let columns = columns(database, kept_in).await?;
@@ -57,7 +68,8 @@ pub(super) async fn complement(
             None => added.push((column, definition)),
             Some(found) if !takes(found, &schema::type_of(definition)) => {
                 let ours = schema::type_of(definition);
-                notes.push(format!("{name}.{column}: is {found}, which cannot hold our {ours}"));
+                let words = format!("{name}.{column}: is {found}, which cannot hold our {ours}");
+                remarks.unfit.push(words);
             }
             Some(_) => {}
         }
@@ -73,13 +85,18 @@ pub(super) async fn complement(
     }
     if !added.is_empty() {
         let names: Vec<&str> = added.iter().map(|(column, _)| *column).collect();
-        notes.push(format!("{name}: added {}", names.join(", ")));
+        remarks.notes.push(format!("{name}: added {}", names.join(", ")));
     }
     let has_window = statement.render(database.form).concat().contains(SETTINGS[0].0);
     if has_window && !present.engine.starts_with("Replicated") {
         set_window(database, &storage, present).await?;
     }
-    notes.extend(folds_otherwise(name, &shape, present));
+    let folds = folds_otherwise(name, &shape, present);
+    // Where nothing is folded nothing is lost.
+    match fold(&present.engine) {
+        Fold::None => remarks.notes.extend(folds),
+        Fold::Latest | Fold::Sum => remarks.unfit.extend(folds),
+    }
     Ok(())
 }
 
@@ -211,11 +228,7 @@ fn folds_otherwise(name: &str, shape: &Shape<'_>, present: &Present) -> Option<S
 }
 
 /// Whether the target of one of our feeds has a feed already, or cannot be fed; notes which.
-pub(super) fn is_fed(
-    statement: &Statement<'_>,
-    catalog: &Catalog,
-    notes: &mut Vec<String>,
-) -> bool {
+pub(super) fn is_fed(statement: &Statement<'_>, catalog: &Catalog, remarks: &mut Remarks) -> bool {
     let target = statement.target();
     let others = catalog
         .iter()
@@ -224,7 +237,7 @@ pub(super) fn is_fed(
         .filter_map(|(name, present)| Some((name, target_of(present)?)))
         .find(|(_, fed)| fed.trim_end_matches("_local") == target);
     if let Some((feeder, _)) = feeder {
-        notes.push(format!(
+        remarks.notes.push(format!(
             "{target}: is fed by {feeder}; with ours it would count twice, so ours was not made \
              (drop {feeder} and run this again to have ours)"
         ));
@@ -255,7 +268,7 @@ pub(super) fn table_after<'s>(statement: &'s str, word: &str) -> Option<&'s str>
 pub(super) async fn guard_readers(
     database: &Database<'_>,
     catalog: &Catalog,
-    notes: &mut Vec<String>,
+    remarks: &mut Remarks,
 ) -> Result<(), Fault> {
     let ours: BTreeSet<&str> = files().map(|statement| statement.name).collect();
     let facts = files().filter(|statement| statement.kind == Kind::Table);
@@ -275,7 +288,7 @@ pub(super) async fn guard_readers(
             Some(present) if present.engine.ends_with("MergeTree") => {
                 set_window(database, &format!("`{target}`"), present).await?;
             }
-            _ => notes.push(format!(
+            _ => remarks.notes.push(format!(
                 "{reader}: writes to {target}, where a batch that comes again would count twice"
             )),
         }
@@ -295,7 +308,7 @@ async fn inner_of(database: &Database<'_>, view: &str) -> Result<Option<String>,
 }
 
 /// Whether a column of type `found` takes the values that our type `ours` has.
-fn takes(found: &str, ours: &str) -> bool {
+pub(super) fn takes(found: &str, ours: &str) -> bool {
     let (found, ours) = (family(found), family(ours));
     found == ours
         || matches!(
@@ -325,17 +338,25 @@ enum Family {
 }
 
 fn family(kind: &str) -> Family {
-    let inner = |head: &str| kind.strip_prefix(head).and_then(|rest| rest.strip_suffix(')'));
-    if let Some(kind) = inner("Nullable(").or_else(|| inner("LowCardinality(")) {
-        return family(kind);
+    let kind = unwrapped(kind);
+    let Some(item) = inside(kind, "Array") else { return family_of_one(kind) };
+    match family_of_one(unwrapped(item)) {
+        Family::Text => Family::Texts,
+        Family::Id => Family::Ids,
+        _ => Family::Other,
     }
-    if let Some(item) = inner("Array(") {
-        return match family(item) {
-            Family::Text => Family::Texts,
-            Family::Id => Family::Ids,
-            _ => Family::Other,
-        };
-    }
+}
+
+/// The type inside of what says nothing about its values.
+fn unwrapped(kind: &str) -> &str {
+    let kind = inside(kind, "SimpleAggregateFunction")
+        .and_then(|arguments| Some(arguments.split_once(',')?.1.trim()))
+        .unwrap_or(kind);
+    let kind = inside(kind, "LowCardinality").unwrap_or(kind);
+    inside(kind, "Nullable").unwrap_or(kind)
+}
+
+fn family_of_one(kind: &str) -> Family {
     match kind.split('(').next().unwrap_or(kind) {
         "UUID" => Family::Id,
         "String" => Family::Text,
@@ -345,10 +366,6 @@ fn family(kind: &str) -> Family {
         "Date" | "Date32" => Family::Day,
         "DateTime" | "DateTime64" => Family::Moment,
         "JSON" | "Object" => Family::Json,
-        "SimpleAggregateFunction" => {
-            let kind = kind.rsplit(", ").next().unwrap_or("");
-            family(kind.trim_end_matches(')'))
-        }
         name if name.trim_start_matches('U').starts_with("Int") => Family::Whole,
         _ => Family::Other,
     }
@@ -372,6 +389,11 @@ mod tests {
             ("DateTime", "DateTime64(3, 'UTC')", true),
             ("Array(UUID)", "Array(String)", false),
             ("Array(LowCardinality(String))", "Array(String)", true),
+            ("Array(Array(String))", "Array(String)", false),
+            ("LowCardinality(Nullable(String))", "String", true),
+            ("SimpleAggregateFunction(min, DateTime64(3, 'UTC'))", "DateTime64(3, 'UTC')", true),
+            ("SimpleAggregateFunction(anyLast, Nullable(UUID))", "UUID", true),
+            ("SimpleAggregateFunction(sum, UInt64)", "String", false),
         ] {
             assert_eq!(takes(found, ours), expect, "{ours} into {found}");
         }

@@ -136,25 +136,28 @@ pub(super) struct Encoded {
 impl Kind {
     /// The family of a type, and whether it takes NULL; `None` when nothing of ours fits it.
     pub(super) fn of(data_type: &str) -> Option<(Self, bool)> {
-        let inner = |outer: &str| {
-            data_type.strip_prefix(outer)?.strip_prefix('(')?.strip_suffix(')').map(str::trim)
-        };
-        if let Some(inner) = inner("Nullable") {
-            return Self::of(inner).map(|(kind, _)| (kind, true));
+        let Some(item) = inside(data_type, "Array") else { return Self::of_one(data_type) };
+        match Self::of_one(item)? {
+            (Self::Text, _) => Some((Self::Texts, false)),
+            (Self::Uuid, _) => Some((Self::Uuids, false)),
+            _ => None,
         }
-        if let Some(inner) = inner("LowCardinality") {
-            return Self::of(inner).filter(|(kind, _)| *kind == Self::Text);
-        }
-        if let Some(inner) = inner("Array") {
-            return match Self::of(inner)? {
-                (Self::Text, _) => Some((Self::Texts, false)),
-                (Self::Uuid, _) => Some((Self::Uuids, false)),
-                _ => None,
-            };
-        }
+    }
+
+    /// The same of what is no list. The server wraps a type in these at most, in this order.
+    fn of_one(data_type: &str) -> Option<(Self, bool)> {
+        let dictionary = inside(data_type, "LowCardinality");
+        let data_type = dictionary.unwrap_or(data_type);
+        let nullable = inside(data_type, "Nullable");
+        let kind = Self::bare(nullable.unwrap_or(data_type))?;
+        let is_fit = dictionary.is_none() || kind == Self::Text;
+        is_fit.then_some((kind, nullable.is_some()))
+    }
+
+    fn bare(data_type: &str) -> Option<Self> {
         let int = |bits, signed| Self::Int { bits, signed };
         let name = data_type.split('(').next().unwrap_or(data_type);
-        let kind = match name {
+        Some(match name {
             "String" | "FixedString" | "Enum8" | "Enum16" => Self::Text,
             "JSON" if data_type.replace(' ', "") == "JSON(max_dynamic_paths=0)" => Self::Paths,
             "JSON" | "Object" => Self::Json,
@@ -173,8 +176,7 @@ impl Kind {
             "DateTime64" | "DateTime" => Self::Time,
             "Date" | "Date32" => Self::Date,
             _ => return None,
-        };
-        Some((kind, false))
+        })
     }
 
     /// The type that is announced for a column of `data_type`.
@@ -194,6 +196,11 @@ impl Kind {
             Self::Uuids => "Array(UUID)".to_owned(),
         }
     }
+}
+
+/// What `outer` wraps, such as the `String` of `Nullable(String)`.
+pub(super) fn inside<'t>(data_type: &'t str, outer: &str) -> Option<&'t str> {
+    data_type.strip_prefix(outer)?.strip_prefix('(')?.strip_suffix(')').map(str::trim)
 }
 
 impl Column {

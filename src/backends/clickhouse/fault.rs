@@ -123,7 +123,7 @@ impl Fault {
     pub(super) fn of(address: &str, error: ClientError) -> Self {
         let address = address.to_owned();
         match error {
-            ClientError::BadResponse(text) => refused(&text),
+            ClientError::BadResponse(text) => Self::of_words(&text),
             ClientError::Network(source) => {
                 let http = source.downcast_ref::<HttpError>();
                 let before_sending = http.is_some_and(HttpError::is_connect);
@@ -136,6 +136,25 @@ impl Fault {
             }
             source => Self::Lost { address, source },
         }
+    }
+
+    /// A refusal in a server's words: reads `Code: 241. DB::Exception: …`.
+    pub(super) fn of_words(text: &str) -> Self {
+        let number = text.strip_prefix("Code: ").map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            rest.split_at(end).0
+        });
+        let code = number.and_then(|number| number.parse().ok());
+        let words = text.split_once("DB::Exception: ").map_or(text, |(_, words)| words);
+        let words = words.split(" (version ").next().unwrap_or(words).trim();
+        let mut end = words.len().min(MESSAGE_BYTES_MAX);
+        while !words.is_char_boundary(end) {
+            end -= 1;
+        }
+        let words = words.get(..end).unwrap_or_default();
+        let message =
+            code.map_or_else(|| words.to_owned(), |code: u32| format!("{words} (code {code})"));
+        Self::Refused { code, message }
     }
 
     /// Whether the request, or a part of it, may have reached the server and been done.
@@ -197,25 +216,6 @@ fn is_of_asker(code: u32) -> bool {
     ASKER.contains(&code) || !matches!(about(Some(code)), About::Moment | About::Size)
 }
 
-/// Reads `Code: 241. DB::Exception: …`.
-fn refused(text: &str) -> Fault {
-    let number = text.strip_prefix("Code: ").map(|rest| {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        rest.split_at(end).0
-    });
-    let code = number.and_then(|number| number.parse().ok());
-    let words = text.split_once("DB::Exception: ").map_or(text, |(_, words)| words);
-    let words = words.split(" (version ").next().unwrap_or(words).trim();
-    let mut end = words.len().min(MESSAGE_BYTES_MAX);
-    while !words.is_char_boundary(end) {
-        end -= 1;
-    }
-    let words = words.get(..end).unwrap_or_default();
-    let message =
-        code.map_or_else(|| words.to_owned(), |code: u32| format!("{words} (code {code})"));
-    Fault::Refused { code, message }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,13 +224,13 @@ mod tests {
     fn a_servers_words_are_read() {
         let text = "Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) \
                     (version 26.9.2.1 (official build))";
-        let fault = refused(text);
+        let fault = Fault::of_words(text);
         assert_eq!(fault.code(), Some(241));
         assert_eq!(
             fault.to_string(),
             "Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED) (code 241)"
         );
-        assert_eq!(refused("502 Bad Gateway").code(), None);
+        assert_eq!(Fault::of_words("502 Bad Gateway").code(), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::adopt;
+use super::adopt::{self, Remarks};
 use super::fault::Fault;
 use super::schema::{self, Form, Kind, MARK, STEPS, Statement, VIEWS};
 use super::transport::{Question, Transport};
@@ -47,8 +47,8 @@ pub struct Migrated {
     pub from: i32,
     /// Schema number now.
     pub to: i32,
-    /// What was added to tables that were there, and what does not fit; for people.
-    pub notes: Vec<String>,
+    /// What was added to tables that were there, and what does not fit.
+    pub remarks: Remarks,
 }
 
 /// A table or view that is there.
@@ -95,9 +95,9 @@ pub(super) async fn prepare(
         State::At(from) if from < newest() => Ok(Prepared::Older { from, to: newest() }),
         State::At(at) => {
             if at == newest() && database.views_applied().await? != Some(checksum(VIEWS)) {
-                database.make_views(&catalog, &mut Vec::new()).await?;
+                database.make_views(&catalog, &mut Remarks::default()).await?;
             }
-            database.keep_retention(&catalog, &mut Vec::new()).await?;
+            database.keep_retention(&catalog, &mut Remarks::default()).await?;
             Ok(Prepared::Current)
         }
     }
@@ -262,22 +262,22 @@ impl<'a> Database<'a> {
         let catalog = self.catalog().await?;
         let from = self.version(&catalog).await?.unwrap_or(0);
         if from > newest() {
-            return Ok(Migrated { from, to: from, notes: Vec::new() });
+            return Ok(Migrated { from, to: from, remarks: Remarks::default() });
         }
-        let mut notes = Vec::new();
+        let mut remarks = Remarks::default();
         for step in STEPS {
             for statement in schema::statements(step.text) {
-                self.make(&statement, &catalog, &mut notes).await?;
+                self.make(&statement, &catalog, &mut remarks).await?;
             }
             if step.number > from {
                 self.record(step.number, step.name, step.text).await?;
             }
         }
-        adopt::guard_readers(self, &catalog, &mut notes).await?;
-        self.make_views(&catalog, &mut notes).await?;
-        self.keep_retention(&self.catalog().await?, &mut notes).await?;
+        adopt::guard_readers(self, &catalog, &mut remarks).await?;
+        self.make_views(&catalog, &mut remarks).await?;
+        self.keep_retention(&self.catalog().await?, &mut remarks).await?;
         self.run(NAME_STORE).await?;
-        Ok(Migrated { from, to: newest(), notes })
+        Ok(Migrated { from, to: newest(), remarks })
     }
 
     /// Makes a table or a feed, unless it is there: then what it lacks is added.
@@ -285,14 +285,14 @@ impl<'a> Database<'a> {
         &self,
         statement: &Statement<'_>,
         catalog: &Catalog,
-        notes: &mut Vec<String>,
+        remarks: &mut Remarks,
     ) -> Result<(), Fault> {
         let name = statement.name;
         let is_there = catalog.contains_key(name) || catalog.contains_key(&format!("{name}_local"));
         match statement.kind {
-            Kind::Table if is_there => adopt::complement(self, statement, catalog, notes).await,
+            Kind::Table if is_there => adopt::complement(self, statement, catalog, remarks).await,
             Kind::Feed if catalog.contains_key(name) => Ok(()),
-            Kind::Feed if adopt::is_fed(statement, catalog, notes) => Ok(()),
+            Kind::Feed if adopt::is_fed(statement, catalog, remarks) => Ok(()),
             Kind::Table | Kind::Feed | Kind::View => {
                 for sql in statement.render(self.form) {
                     self.run(&sql).await?;
@@ -303,18 +303,20 @@ impl<'a> Database<'a> {
     }
 
     /// Makes the views, or makes them anew; another program's are kept.
-    async fn make_views(&self, catalog: &Catalog, notes: &mut Vec<String>) -> Result<(), Fault> {
+    async fn make_views(&self, catalog: &Catalog, remarks: &mut Remarks) -> Result<(), Fault> {
         for view in schema::statements(VIEWS) {
             let name = view.name;
             if catalog.get(name).is_some_and(|present| present.comment != MARK) {
-                notes.push(format!("{name}: kept as it is; this program would make it otherwise"));
+                remarks
+                    .notes
+                    .push(format!("{name}: kept as it is; this program would make it otherwise"));
                 continue;
             }
             for sql in view.render(self.form) {
                 match self.run(&sql).await {
                     // A view over columns of other types than ours.
                     Err(Fault::Refused { message, .. }) if is_of_another(catalog) => {
-                        notes.push(format!("{name}: not made: {message}"));
+                        remarks.unfit.push(format!("{name}: not made: {message}"));
                     }
                     done => done?,
                 }
@@ -328,11 +330,7 @@ impl<'a> Database<'a> {
     }
 
     /// Makes rows go when they are as old as the configuration says; another program's rule stays.
-    async fn keep_retention(
-        &self,
-        catalog: &Catalog,
-        notes: &mut Vec<String>,
-    ) -> Result<(), Fault> {
+    async fn keep_retention(&self, catalog: &Catalog, remarks: &mut Remarks) -> Result<(), Fault> {
         for table in files().filter(|statement| statement.kind == Kind::Table) {
             let Some(column) = table.retention else { continue };
             let local = format!("{}_local", table.name);
@@ -352,7 +350,7 @@ impl<'a> Database<'a> {
                 }
                 Change::Remove => self.run(&format!("alter table {name} remove ttl")).await?,
                 Change::Another(rule) => {
-                    notes.push(format!("{}: keeps its own retention, {rule}", table.name));
+                    remarks.notes.push(format!("{}: keeps its own retention, {rule}", table.name));
                 }
             }
         }

@@ -16,6 +16,7 @@ mod look;
 mod migrate;
 mod prune;
 mod repeat;
+mod scan;
 mod schema;
 mod sink;
 mod store;
@@ -29,11 +30,13 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
+pub use self::adopt::Remarks;
 use self::encoder::Encoder;
 use self::fault::Fault;
 pub use self::look::{Said, Seen, look};
 pub use self::migrate::Migrated;
 use self::migrate::Prepared;
+pub use self::scan::{scan_answer, scan_description, scan_refusal, scan_small_answer, scan_type};
 use self::sink::Remembered;
 use self::store::Questions;
 use self::transport::Transport;

@@ -171,12 +171,14 @@ impl Pruner for ClickHousePruner {
         aged.map(|statement| statement.name.to_owned()).collect()
     }
 
-    async fn portions(&self, job: &Job) -> Result<Vec<Portion>, PruneError> {
+    async fn portions(&self, job: &Job, after: &[Job]) -> Result<Vec<Portion>, PruneError> {
         let target = self.target(job).await?;
+        let table = format!("`{}`.`{}`", self.config.database, job.table);
+        let stored = format!("(select *, _partition_id as portion from {table})");
+        let before = after.iter().filter(|done| done.table == job.table);
         let sql = format!(
-            "select _partition_id, count() from `{}`.`{}` where {} group by 1 order by 1",
-            self.config.database,
-            job.table,
+            "select portion, count() from {} where {} group by 1 order by 1",
+            before.fold(stored, |rows, done| target.rows_after(&rows, done)),
             target.condition(job)
         );
         let rows = self.database().ask_at_length(&sql).await?;
@@ -199,7 +201,9 @@ impl Pruner for ClickHousePruner {
         let change = match &job.action {
             PruneAction::Delete => "delete".to_owned(),
             PruneAction::Blank(blank) => {
-                format!("update {}", target.updates(blank, &job.key).join(", "))
+                let updates = target.updates(blank, &job.key).into_iter();
+                let updates = updates.map(|(column, value)| format!("`{column}` = {value}"));
+                format!("update {}", updates.collect::<Vec<_>>().join(", "))
             }
         };
         let sql = format!(
@@ -328,12 +332,24 @@ impl Target {
         }
     }
 
-    /// What the columns become, and what `params` become.
-    fn updates(&self, blank: &PruneBlank, key: &PruneKey) -> Vec<String> {
-        let mut updates: Vec<String> = blank
+    /// The subquery `rows`, as `job` would leave them.
+    fn rows_after(&self, rows: &str, job: &Job) -> String {
+        let condition = self.condition(job);
+        let PruneAction::Blank(blank) = &job.action else {
+            return format!("(select * from {rows} where not ({condition}))");
+        };
+        let updates = self.updates(blank, &job.key).into_iter();
+        let columns = updates
+            .map(|(column, value)| format!("if({condition}, {value}, `{column}`) as `{column}`"));
+        format!("(select * replace ({}) from {rows})", columns.collect::<Vec<_>>().join(", "))
+    }
+
+    /// What columns become, `params` among them.
+    fn updates<'b>(&self, blank: &'b PruneBlank, key: &PruneKey) -> Vec<(&'b str, String)> {
+        let mut updates: Vec<(&str, String)> = blank
             .fields
             .iter()
-            .map(|field| format!("`{0}` = {1}", field.column, nothing(self.kind(&field.column))))
+            .map(|field| (field.column.as_str(), nothing(self.kind(&field.column))))
             .collect();
         let hashed: Vec<(&str, &str)> = blank
             .fields
@@ -361,11 +377,12 @@ impl Target {
         );
         let pairs =
             told.into_iter().fold(pairs, |pairs, more| format!("arrayConcat({pairs}, {more})"));
-        updates.push(format!(
-            "params = concat('{{', arrayStringConcat(arrayMap(pair -> concat(toJSONString(pair.1), \
-             ':', pair.2), {pairs}), ','), '}}')::{}",
+        let params = format!(
+            "concat('{{', arrayStringConcat(arrayMap(pair -> concat(toJSONString(pair.1), ':', \
+             pair.2), {pairs}), ','), '}}')::{}",
             self.kind("params")
-        ));
+        );
+        updates.push(("params", params));
         updates
     }
 }
@@ -474,7 +491,8 @@ mod tests {
         let PruneAction::Blank(blank) = &job.action else { unreachable!() };
         assert_eq!(
             target.updates(blank, &job.key),
-            ["`ip` = ''", "`lat` = NULL", "`uid` = defaultValueOfTypeName('UUID')"]
+            [("ip", "''"), ("lat", "NULL"), ("uid", "defaultValueOfTypeName('UUID')")]
+                .map(|(column, value)| (column, value.to_owned()))
         );
     }
 }

@@ -9,12 +9,11 @@
 //! network, nor change a setting, which are its bounds of rows and time. A user whose own profile
 //! takes no settings is asked without them: rows and time are then bounded from here alone.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -239,16 +238,14 @@ impl Store for Questions {
     }
 
     async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
-        let uid = match &change {
-            AccountChange::Put(account) => account.uid,
-            AccountChange::Remove(uid) => *uid,
-        };
+        let uid = change.uid();
         let latest = self.latest(uid).await?;
         let is_there = latest.as_ref().is_some_and(|row| text(row, "pwd").is_some());
         let (sql, account) = match change {
+            AccountChange::Add(_) if is_there => return Ok(false),
             // What other programs keep in the row of an account stays.
             AccountChange::Put(account) if is_there => (REPLACE, account),
-            AccountChange::Put(account) => (ADD, account),
+            AccountChange::Add(account) | AccountChange::Put(account) => (ADD, account),
             AccountChange::Remove(_) if !is_there => return Ok(false),
             AccountChange::Remove(uid) => {
                 let (updated_at, password_hash) = (self.clock.wall(), String::new());
@@ -274,16 +271,6 @@ impl Store for Questions {
         let question = Question { sql, parameters: &parameters, settings: &settings, time_max };
         let done = self.transport.ask(question, "Null").await;
         done.map(|_| true).map_err(|fault| fault.into_store_error(time_max))
-    }
-
-    async fn daily_total(&self, ip: IpAddr) -> Result<u64, StoreError> {
-        let day = self.clock.wall().date_naive().and_time(NaiveTime::MIN).and_utc();
-        let sql = "select count() as total from events where origin = 'client' \
-                   and ip = {ip:String} and received_at >= {day:DateTime64(3, 'UTC')} \
-                   and received_at < {day:DateTime64(3, 'UTC')} + interval 1 day";
-        let parameters = [("ip", &*ip.to_string()), ("day", &day.format(MOMENT).to_string())];
-        let rows = self.small(sql, &parameters).await?;
-        Ok(rows.first().and_then(|row| row.get("total")?.as_u64()).unwrap_or(0))
     }
 
     async fn query(

@@ -80,10 +80,11 @@ struct Address {
 }
 
 /// The bytes of an answer.
-struct Answer {
-    bytes: Vec<u8>,
+pub(super) struct Answer {
+    /// As they came.
+    pub(super) bytes: Vec<u8>,
     /// More would have come.
-    is_cut: bool,
+    pub(super) is_cut: bool,
 }
 
 #[derive(Default)]
@@ -423,7 +424,10 @@ impl Address {
 }
 
 /// Reads the format `JSONCompact`.
-fn parse(answer: &[u8]) -> Result<Rows, Fault> {
+///
+/// # Errors
+/// [`Fault::Answer`] when it is in another.
+pub(super) fn parse(answer: &[u8]) -> Result<Rows, Fault> {
     #[derive(Deserialize)]
     struct Column {
         name: String,
@@ -439,7 +443,10 @@ fn parse(answer: &[u8]) -> Result<Rows, Fault> {
     }
     let answer: Answer =
         serde_json::from_slice(answer).map_err(|error| Fault::Answer(error.to_string()))?;
-    let columns = answer.meta.into_iter().map(|column| column.name).collect();
+    let columns: Vec<String> = answer.meta.into_iter().map(|column| column.name).collect();
+    if answer.data.iter().any(|row| row.len() != columns.len()) {
+        return Err(other_width());
+    }
     Ok(Rows { columns, rows: answer.data, truncated: false })
 }
 
@@ -447,7 +454,10 @@ fn parse(answer: &[u8]) -> Result<Rows, Fault> {
 const TABLE_FORMAT: &str = "JSONCompactEachRowWithNamesAndTypes";
 
 /// Reads [`TABLE_FORMAT`].
-fn parse_table(answer: &Answer, rows_max: usize) -> Result<Table, Fault> {
+///
+/// # Errors
+/// [`Fault::Answer`] when it is in another.
+pub(super) fn parse_table(answer: &Answer, rows_max: usize) -> Result<Table, Fault> {
     // A text that is not UTF-8 comes as it is stored.
     let text = String::from_utf8_lossy(&answer.bytes);
     let mut table = Table { truncated: answer.is_cut, ..Table::default() };
@@ -463,12 +473,23 @@ fn parse_table(answer: &Answer, rows_max: usize) -> Result<Table, Fault> {
     let fault = |error: serde_json::Error| Fault::Answer(error.to_string());
     table.columns = serde_json::from_str(names).map_err(fault)?;
     table.types = serde_json::from_str(types).map_err(fault)?;
+    if table.types.len() != table.columns.len() {
+        return Err(other_width());
+    }
     for line in lines {
         if table.rows.len() == rows_max {
             table.truncated = true;
             break;
         }
-        table.rows.push(serde_json::from_str(line).map_err(fault)?);
+        let row: Vec<Box<RawValue>> = serde_json::from_str(line).map_err(fault)?;
+        if row.len() != table.columns.len() {
+            return Err(other_width());
+        }
+        table.rows.push(row);
     }
     Ok(table)
+}
+
+fn other_width() -> Fault {
+    Fault::Answer("a row is not as wide as the columns".to_owned())
 }

@@ -17,13 +17,20 @@ pub(super) fn change(
 }
 
 fn apply(connection: &Connection, change: &AccountChange) -> Result<bool, duckdb::Error> {
-    let uid = match change {
-        AccountChange::Put(account) => account.uid,
-        AccountChange::Remove(uid) => *uid,
+    let uid = change.uid().to_string();
+    let account = match change {
+        AccountChange::Add(account) => {
+            let sql = "select count(*) > 0 from accounts where uid = ?::uuid";
+            if connection.query_row(sql, [&uid], |row| row.get(0))? {
+                return Ok(false);
+            }
+            Some(account)
+        }
+        AccountChange::Put(account) => Some(account),
+        AccountChange::Remove(_) => None,
     };
-    let replaced =
-        connection.execute("delete from accounts where uid = ?::uuid", [uid.to_string()])?;
-    let AccountChange::Put(account) = change else { return Ok(replaced > 0) };
+    let removed = connection.execute("delete from accounts where uid = ?::uuid", [&uid])?;
+    let Some(account) = account else { return Ok(removed > 0) };
     let time = |time: chrono::DateTime<chrono::Utc>| {
         Value::Timestamp(TimeUnit::Microsecond, time.timestamp_micros())
     };
@@ -32,7 +39,7 @@ fn apply(connection: &Connection, change: &AccountChange) -> Result<bool, duckdb
         "insert into accounts (uid, pwd, owner, expires, created_at, updated_at) \
          values (?::uuid, ?, ?::uuid, ?, ?, ?)",
         params![
-            uid.to_string(),
+            uid,
             account.password_hash,
             account.organisation.map(|organisation| organisation.to_string()),
             account.expires.map_or(Value::Null, time),

@@ -121,9 +121,10 @@ impl Pruner for DuckDbPruner {
         AGED.iter().map(|(table, _)| (*table).to_owned()).collect()
     }
 
-    async fn portions(&self, job: &Job) -> Result<Vec<Portion>, PruneError> {
-        let job = job.clone();
-        self.with(move |connection| portions(connection, &job)).await
+    async fn portions(&self, job: &Job, after: &[Job]) -> Result<Vec<Portion>, PruneError> {
+        let before = after.iter().filter(|done| done.table == job.table);
+        let (job, before) = (job.clone(), before.cloned().collect::<Vec<_>>());
+        self.with(move |connection| portions(connection, &job, &before)).await
     }
 
     async fn apply(
@@ -149,18 +150,55 @@ impl Pruner for DuckDbPruner {
     }
 }
 
-fn portions(connection: &Connection, job: &Job) -> Result<Vec<Portion>, PruneError> {
+fn portions(
+    connection: &Connection,
+    job: &Job,
+    before: &[Job],
+) -> Result<Vec<Portion>, PruneError> {
     let target = Target::of(connection, job)?;
+    let mut rows = job.table.clone();
+    for done in before {
+        rows = rows_after(&rows, done, &Target::of(connection, done)?);
+    }
     let sql = format!(
-        "select strftime({}, '%Y%m') as portion, count(*) from {} where {} group by all \
+        "select strftime({}, '%Y%m') as portion, count(*) from {rows} where {} group by all \
          order by all",
-        target.moment, job.table, target.condition
+        target.moment, target.condition
     );
     let mut statement = connection.prepare(&sql)?;
     let portions = statement.query_map([], |row| {
         Ok(Portion { name: row.get(0)?, rows: row.get::<_, i64>(1)?.unsigned_abs() })
     })?;
     Ok(portions.collect::<Result<_, _>>()?)
+}
+
+/// The rows of a table or subquery, as `job` would leave them. A hash is any text.
+fn rows_after(rows: &str, job: &Job, target: &Target) -> String {
+    let condition = &target.condition;
+    let PruneAction::Blank(blank) = &job.action else {
+        return format!("(select * from {rows} where not ({condition}))");
+    };
+    let mut columns: Vec<(&str, String)> =
+        blank.fields.iter().map(|field| (field.column.as_str(), "null".to_owned())).collect();
+    if target.asks_params {
+        let kept = match taken(blank) {
+            Some(taken) => format!(
+                "(select json_group_object(key, value) from json_each(params) where not ({taken}))"
+            ),
+            None => "params".to_owned(),
+        };
+        let told =
+            hashes(blank).fold(format!("coalesce({kept}, '{{}}')"), |params, (from, name)| {
+                let hash = format!("if(\"{from}\" is null, '{{}}', '{{\"{name}\":\"\"}}')");
+                format!("json_merge_patch({params}, {hash})")
+            });
+        columns.push(("params", told));
+    }
+    let column = |(name, value): (&str, String)| {
+        format!("case when {condition} then {value} else \"{name}\" end as \"{name}\"")
+    };
+    let columns: Vec<String> = columns.into_iter().map(column).collect();
+    format!("(select * replace ({}) from {rows})", columns.join(", "))
 }
 
 /// Changes up to [`CHUNK_ROWS`] rows of one month; how many.
@@ -241,7 +279,8 @@ impl Target {
         let own = names.iter().filter(|name| has(name));
         target.own_hashes = own.map(|&name| name.to_owned()).collect();
         let fields = blank.fields.iter().map(|field| format!("\"{}\" is not null", field.column));
-        let says: Vec<String> = fields.chain(params_say(blank, &names)).collect();
+        let takes = |taken| format!("exists (select 1 from json_each(params) where {taken})");
+        let says: Vec<String> = fields.chain(taken(blank).map(takes)).collect();
         let _ = write!(target.condition, " and ({})", says.join(" or "));
         Ok(target)
     }
@@ -264,12 +303,12 @@ fn hashes(blank: &PruneBlank) -> impl Iterator<Item = (&str, &str)> {
     fields.filter_map(|field| Some((field.column.as_str(), field.hash.as_deref()?)))
 }
 
-/// Whether `params` say anything that the rule takes away; `None` when it takes nothing from them.
-fn params_say(blank: &PruneBlank, names: &[&str]) -> Option<String> {
+/// Whether the rule takes away what `json_each` finds; `None` when it takes nothing from `params`.
+fn taken(blank: &PruneBlank) -> Option<String> {
     if !blank.texts && !blank.numbers {
         return None;
     }
-    let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+    let names: Vec<String> = hashes(blank).map(|(_, name)| format!("'{name}'")).collect();
     let hashes = if names.is_empty() {
         String::new()
     } else {
@@ -281,7 +320,7 @@ fn params_say(blank: &PruneBlank, names: &[&str]) -> Option<String> {
         (true, false) => format!("not {number}"),
         (false, _) => number.to_owned(),
     };
-    Some(format!("exists (select 1 from json_each(params) where {hashes}{taken})"))
+    Some(format!("{hashes}{taken}"))
 }
 
 /// Blanks the rows that a query with one parameter names; how many.

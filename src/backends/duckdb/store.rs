@@ -1,16 +1,15 @@
 //! The questions of the routes, as bound statements over the open file.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, NaiveTime, Utc};
+use chrono::{DateTime, Utc};
 use duckdb::types::{TimeUnit, Value as Bound};
-use duckdb::{Connection, OptionalExt, Params};
+use duckdb::{Connection, Params};
 use serde_json::{Map, Value};
 
 use super::worker::Command;
-use super::{DuckDb, fault, query};
+use super::{DuckDb, query};
 use crate::backends::{
     Account, AccountChange, Agreement, Link, Rows, ShortLink, SinkError, Store, StoreError,
 };
@@ -26,25 +25,6 @@ const CHANGE_TIME_MAX: Duration = Duration::from_secs(10);
 const LIST_ROWS_MAX: usize = 10_000;
 
 impl DuckDb {
-    /// Asks for one value, or none.
-    async fn one<T>(
-        &self,
-        sql: &'static str,
-        parameters: impl Params + Send + 'static,
-    ) -> Result<Option<T>, StoreError>
-    where
-        T: duckdb::types::FromSql + Send + 'static,
-    {
-        self.questions
-            .ask(QUESTION_TIME_MAX, move |connection| {
-                connection
-                    .query_row(sql, parameters, |row| row.get(0))
-                    .optional()
-                    .map_err(|error| fault::store_error(error, QUESTION_TIME_MAX))
-            })
-            .await
-    }
-
     /// Asks for rows as objects by column name.
     async fn list(
         &self,
@@ -136,15 +116,6 @@ impl Store for DuckDb {
             | SinkError::Reject { source }) = error;
             StoreError::Unavailable(source)
         })
-    }
-
-    async fn daily_total(&self, ip: IpAddr) -> Result<u64, StoreError> {
-        let day = self.clock.wall().date_naive().and_time(NaiveTime::MIN).and_utc();
-        let next = day + chrono::TimeDelta::days(1);
-        let sql = "select count(*) from events where origin = 'client' and ip = ? \
-                   and received_at >= ? and received_at < ?";
-        let parameters = [ip.to_string().into(), moment(day), moment(next)];
-        Ok(self.one(sql, parameters).await?.unwrap_or(0))
     }
 
     async fn query(

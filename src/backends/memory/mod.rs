@@ -2,7 +2,6 @@
 //! halves before it run against. It keeps all it is given and is never configured.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::{
     Account, AccountChange, Agreement, Backend, Batch, BoxError, Entry, Events, Guarantee, Link,
     Records, Rows, ShortLink, Sink, SinkError, Store, StoreError,
 };
-use crate::event::{Event, OrgId, Origin, UserId, VisitorId};
+use crate::event::{Event, OrgId, UserId, VisitorId};
 use crate::journal::{Location, Position};
 use crate::tables::{self, AnyTable, Cell};
 
@@ -396,25 +395,15 @@ impl Store for Memory {
 
     async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
         let accounts = &mut self.state().accounts;
+        let uid = change.uid().to_string();
         Ok(match change {
-            AccountChange::Put(account) => {
-                accounts.insert(account.uid.to_string(), account);
+            AccountChange::Add(_) if accounts.contains_key(&uid) => false,
+            AccountChange::Add(account) | AccountChange::Put(account) => {
+                accounts.insert(uid, account);
                 true
             }
-            AccountChange::Remove(uid) => accounts.remove(&uid.to_string()).is_some(),
+            AccountChange::Remove(_) => accounts.remove(&uid).is_some(),
         })
-    }
-
-    async fn daily_total(&self, ip: IpAddr) -> Result<u64, StoreError> {
-        let rows = self.rows("events");
-        let today = rows.iter().map(|row| row.event.received_at.date_naive()).max();
-        let counts = |row: &&Stored| {
-            let event = &row.event;
-            event.origin == Origin::Client
-                && event.place.ip == Some(ip)
-                && Some(event.received_at.date_naive()) == today
-        };
-        Ok(rows.iter().filter(counts).count() as u64)
     }
 
     /// Understands `select * from <table>` and nothing else.

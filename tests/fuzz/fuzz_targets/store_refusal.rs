@@ -1,0 +1,7 @@
+//! The fuzz target `store_refusal`; see `targets.rs`.
+#![no_main]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("store_refusal", bytes));
