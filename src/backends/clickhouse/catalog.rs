@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::adopt::table_after;
+use super::schema;
 use super::encode::Layout;
 use super::fault::{About, Fault, about};
 use super::transport::{Question, Transport};
@@ -43,14 +44,23 @@ pub(super) enum Window {
     None,
     /// For so many inserts to come, over restarts of the server.
     Inserts(u64),
-    /// For so many seconds.
-    Seconds(u64),
+    /// In Keeper, where token and rows are written at once: for so many inserts to come, and for so
+    /// many seconds at most.
+    Keeper {
+        /// Inserts to come.
+        inserts: u64,
+        /// Seconds.
+        seconds: u64,
+    },
 }
 
 /// One table as the server has it.
 pub(super) struct Described {
     /// How it is written; what stands in the way, in words.
     pub(super) layout: Result<Layout, String>,
+    /// Where its rows are looked for, as `from` names it: every replica where there are some, because
+    /// one of them may not have yet what another has stored.
+    pub(super) everywhere: String,
     /// How long it remembers tokens.
     pub(super) window: Window,
     /// What a repeat of a batch does.
@@ -95,8 +105,12 @@ impl Catalog {
         let standard: HashMap<String, String> =
             texts(&transport.rows(sql, &[]).await?).map(|[name, value]| (name, value)).collect();
         let views = views(transport, database).await?;
-        let is_spread = found.values().any(|table| table.engine == "Distributed");
-        let (settings, refused) = settings(transport, is_spread).await?;
+        let cluster = found.values().find_map(Found::distributes_over).map(|(cluster, _)| cluster);
+        let narrow = match cluster {
+            Some(cluster) => narrow(transport, cluster).await?,
+            None => None,
+        };
+        let (settings, refused) = settings(transport, cluster.is_some()).await?;
 
         let mut tables = HashMap::new();
         for &table in tables::ALL {
@@ -108,23 +122,25 @@ impl Catalog {
             let Some((own, types)) = own else {
                 let described = Described {
                     layout: Err("it does not exist".to_owned()),
+                    everywhere: String::new(),
                     window: Window::None,
                     guarantee: Guarantee::AtLeastOnce(format!("{name} does not exist")),
                 };
                 tables.insert(name, described);
                 continue;
             };
-            let local = own.local(&found);
-            let window = local.window(&standard);
-            let layout = Layout::new(table, types, &local.partition_key);
+            let part = own.part(&found);
+            let window = part.window(&standard);
+            let layout = Layout::new(table, types, &part.partition_key);
             let doubt = refused
                 .clone()
                 .or_else(|| own.doubt(name))
+                .or_else(|| own.distributes_over().and(narrow.clone()))
                 .or_else(|| (window == Window::None).then(|| no_window(name)))
                 .or_else(|| {
                     let targets = views.iter().filter(|(source, _)| source == name);
                     let forgets = |target: &str| {
-                        let table = found.get(target).map(|table| table.local(&found));
+                        let table = found.get(target).map(|table| table.part(&found));
                         table.is_some_and(|table| table.window(&standard) == Window::None)
                     };
                     targets
@@ -133,7 +149,13 @@ impl Catalog {
                         .map(|name| no_window(name))
                 });
             let guarantee = doubt.map_or(Guarantee::ExactlyOnce, Guarantee::AtLeastOnce);
-            tables.insert(name, Described { layout, window, guarantee });
+            let everywhere = match (own.distributes_over(), &narrow) {
+                (Some((cluster, part)), None) => {
+                    format!("clusterAllReplicas('{cluster}', '{database}', '{part}')")
+                }
+                _ => format!("`{database}`.`{name}`"),
+            };
+            tables.insert(name, Described { layout, everywhere, window, guarantee });
         }
         Ok(Self { tables, settings })
     }
@@ -160,13 +182,18 @@ fn no_window(table: &str) -> String {
 }
 
 impl Found {
+    /// The cluster, and the table on each of its servers, that this one distributes over.
+    fn distributes_over(&self) -> Option<(&str, &str)> {
+        let arguments = self.full.strip_prefix("Distributed(")?;
+        let mut arguments = arguments
+            .split(',')
+            .map(|argument| argument.trim().trim_end_matches(')').trim_matches('\''));
+        Some((arguments.next()?, arguments.nth(1)?))
+    }
+
     /// The table that rows of this one are stored in.
-    fn local<'f>(&'f self, all: &'f HashMap<String, Self>) -> &'f Self {
-        let target = self.full.strip_prefix("Distributed(").and_then(|arguments| {
-            let name = arguments.split(',').nth(2)?;
-            all.get(name.trim().trim_end_matches(')').trim_matches('\''))
-        });
-        target.unwrap_or(self)
+    fn part<'f>(&'f self, all: &'f HashMap<String, Self>) -> &'f Self {
+        self.distributes_over().and_then(|(_, part)| all.get(part)).unwrap_or(self)
     }
 
     fn window(&self, standard: &HashMap<String, String>) -> Window {
@@ -183,9 +210,10 @@ impl Found {
             let inserts = number("non_replicated_deduplication_window");
             return if inserts > 0 { Window::Inserts(inserts) } else { Window::None };
         }
+        let seconds = number("replicated_deduplication_window_seconds");
         match number("replicated_deduplication_window") {
             0 => Window::None,
-            _ => Window::Seconds(number("replicated_deduplication_window_seconds")),
+            inserts => Window::Keeper { inserts, seconds },
         }
     }
 
@@ -205,8 +233,8 @@ async fn views(transport: &Transport, database: &str) -> Result<Vec<(String, Str
         let target =
             table_after(&sql, " TO ").map_or_else(|| format!(".inner_id.{id}"), str::to_owned);
         let select = sql.get(sql.find(" AS ").unwrap_or(0)..)?;
-        // A table of shards is fed through its local half.
-        let source = table_after(select, "FROM ")?.trim_end_matches("_local").to_owned();
+        // What is distributed is fed through its parts.
+        let source = schema::whole_of(table_after(select, "FROM ")?).to_owned();
         Some((source, target))
     };
     Ok(texts(&rows).filter_map(view).collect())
@@ -236,6 +264,21 @@ async fn settings(
         }
     }
     Ok((settings, refused))
+}
+
+/// Goes along where replicas are asked one by one: those that are away are left out.
+pub(super) const AWAY: &[(&str, &str)] = &[("skip_unavailable_shards", "1")];
+
+/// Why not every replica of the cluster can be asked, in words.
+async fn narrow(transport: &Transport, cluster: &str) -> Result<Option<String>, Fault> {
+    let sql = format!("select 1 from clusterAllReplicas('{cluster}', system.one) limit 1");
+    match transport.rows_with(&sql, AWAY).await {
+        Ok(_) => Ok(None),
+        Err(Fault::Refused { message, .. }) => {
+            Ok(Some(format!("the replicas of {cluster} cannot be asked one by one: {message}")))
+        }
+        Err(fault) => Err(fault),
+    }
 }
 
 async fn may_set(transport: &Transport, settings: &[(&str, &str)]) -> Result<bool, Fault> {

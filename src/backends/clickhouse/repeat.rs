@@ -6,7 +6,7 @@
 //!   written before the part is (about 1 of 100 kills in the middle of an insert, whatever is
 //!   synced). The resend would be answered 200, and the batch lost.
 //! - A machine that lost power may have forgotten the last tokens (ClickHouse#111577).
-//! - A window ends: of seconds where tables are replicated, of inserts where they are not.
+//! - A window ends: after so many inserts, and where tables are replicated after some days as well.
 //! - The parts of a batch that was cut have other tokens than the whole.
 //!
 //! In the last three cases the **audit** asks which positions of the batch are stored, and only the
@@ -16,6 +16,10 @@
 //! goes out under another token. The old one always goes first: it is in the log whenever rows are
 //! stored under another, and a later repeat under it, even by another process, adds nothing to them.
 //! Batches that nobody can have tried are not asked about.
+//!
+//! Where tables are replicated the audit asks every replica, because what one has stored another may
+//! not have fetched, and what seems to lack would be sent twice. A replica that is away is not waited
+//! for: what it alone has is sent again.
 //!
 //! An attempt that still runs is no danger: its query has the same id, which the server refuses.
 //!
@@ -29,7 +33,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::ClickHouse;
-use super::catalog::{Described, UPTIME, Window, number};
+use super::catalog::{AWAY, Described, UPTIME, Window, number};
 use super::fault::Fault;
 use super::transport::Question;
 use crate::backends::{Batch, Entry, SinkError};
@@ -95,7 +99,7 @@ impl ClickHouse {
             None => Some(whole(true)),
             Some(Lane::Tried(tried)) if is_same(&tried) => Some(tried),
             Some(Lane::Forgotten(tried)) if is_same(&tried) => {
-                let stored = self.audit(batch).await.map_err(Fault::into_sink_error)?;
+                let stored = self.audit(described, batch).await.map_err(Fault::into_sink_error)?;
                 // No log can know this token, so its success is the truth; what is folded by its key
                 // while it is inserted would otherwise be looked for without end.
                 return Ok(attempt(self.other_token(&tried.token), stored, false));
@@ -109,7 +113,7 @@ impl ClickHouse {
         if let Some(again) = again.as_ref().filter(|_| !is_first) {
             return Ok(Attempt { is_repeat: true, ..again.clone() });
         }
-        let stored = self.audit(batch).await.map_err(Fault::into_sink_error)?;
+        let stored = self.audit(described, batch).await.map_err(Fault::into_sink_error)?;
         Ok(match (again, stored.len()) {
             (_, 0) => whole(true),
             // Completes what is derived, should the server have been killed between.
@@ -128,11 +132,11 @@ impl ClickHouse {
         batch: &Batch,
         attempt: &Attempt,
     ) -> Result<(), SinkError> {
-        // Keeper takes token and rows together; and another replica may not have them yet.
-        if !attempt.is_repeat || matches!(described.window, Window::Seconds(_)) {
+        // Keeper takes token and rows together.
+        if !attempt.is_repeat || matches!(described.window, Window::Keeper { .. }) {
             return Ok(());
         }
-        let stored = self.audit(batch).await.map_err(Fault::into_sink_error)?;
+        let stored = self.audit(described, batch).await.map_err(Fault::into_sink_error)?;
         let is_stored = |entry: &Entry| stored.contains(&entry.position().0);
         // Rows of one key are folded while they are inserted, so some of them are never found.
         let folds = batch.table.kind() != Kind::Append;
@@ -167,7 +171,9 @@ impl ClickHouse {
         Ok(match window {
             Window::None => false,
             // Half of it: there are two clocks, and the repeat itself takes time.
-            Window::Seconds(seconds) => within(seconds / 2),
+            Window::Keeper { inserts, seconds } => {
+                within((seconds / 2).min(inserts / INSERTS_PER_SECOND))
+            }
             Window::Inserts(inserts) => {
                 within(inserts / INSERTS_PER_SECOND) && !self.machine_started_after(newest).await?
             }
@@ -187,18 +193,22 @@ impl ClickHouse {
     }
 
     /// The positions of `batch` that are stored.
-    async fn audit(&self, batch: &Batch) -> Result<HashSet<u64>, Fault> {
-        let (database, table) = (&self.config.database, batch.table.name());
+    async fn audit(
+        &self,
+        described: &Described,
+        batch: &Batch,
+    ) -> Result<HashSet<u64>, Fault> {
+        let (table, everywhere) = (batch.table.name(), &described.everywhere);
         let node = batch.records.node();
         let sql = format!(
-            "select distinct ingest_seq from `{database}`.`{table}` \
+            "select distinct ingest_seq from {everywhere} \
              where ingest_node = {{node:String}} and ingest_seq between {} and {}",
             batch.first, batch.last
         );
         let question = Question {
             sql: &sql,
             parameters: &[("node", &node)],
-            settings: &[],
+            settings: if everywhere.starts_with("clusterAllReplicas") { AWAY } else { &[] },
             time_max: self.config.insert_time_max,
         };
         let answer = self.transport.ask(question, "RowBinary").await?;
