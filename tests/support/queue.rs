@@ -38,12 +38,7 @@ pub struct Queue {
 
 impl Queue {
     /// Stands before `before`, and runs what is for the whole `cluster` on `servers`, as `adapt` makes it.
-    pub fn start(
-        cluster: &str,
-        before: SocketAddr,
-        servers: &[SocketAddr],
-        adapt: Adapt,
-    ) -> Self {
+    pub fn start(cluster: &str, before: SocketAddr, servers: &[SocketAddr], adapt: Adapt) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared {
@@ -125,8 +120,7 @@ fn on_each(shared: &Shared, head: &str, statement: &str) -> io::Result<Vec<u8>> 
     let is_length = |line: &&str| line.to_ascii_lowercase().starts_with("content-length:");
     let head: String = head.split_inclusive("\r\n").filter(|line| !is_length(line)).collect();
     let length = statement.len();
-    let request =
-        format!("{head}Connection: close\r\nContent-Length: {length}\r\n\r\n{statement}");
+    let request = format!("{head}Connection: close\r\nContent-Length: {length}\r\n\r\n{statement}");
     let mut answer = Vec::new();
     for server in &shared.servers {
         let mut server = TcpStream::connect(server)?;

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::adopt::table_after;
-use super::schema;
 use super::encode::Layout;
 use super::fault::{About, Fault, about};
+use super::schema;
 use super::transport::{Question, Transport};
 use crate::backends::{Guarantee, Rows};
 use crate::tables;
@@ -36,6 +36,9 @@ const MEANING: &[(&str, &str)] = &[
 
 /// Settings where a table is spread over shards: answered when the shards have it.
 const SPREAD: &[(&str, &str)] = &[("distributed_foreground_insert", "1")];
+
+/// The setting that says after how many seconds the server gives up.
+pub(super) const DEADLINE: &str = "max_execution_time";
 
 /// How long a table remembers the token of an insert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,9 @@ pub(super) struct Catalog {
     tables: HashMap<&'static str, Described>,
     /// The settings that inserts are sent with.
     pub(super) settings: Vec<(&'static str, &'static str)>,
+    /// The server has to be told when to give an insert up: one that distributes waits without end
+    /// for a replica that cannot be written to, and its repeat is refused for as long.
+    pub(super) has_deadline: bool,
 }
 
 /// What `system.tables` says of a table.
@@ -111,6 +117,7 @@ impl Catalog {
             None => None,
         };
         let (settings, refused) = settings(transport, cluster.is_some()).await?;
+        let has_deadline = cluster.is_some() && may_set(transport, &[(DEADLINE, "60")]).await?;
 
         let mut tables = HashMap::new();
         for &table in tables::ALL {
@@ -157,7 +164,7 @@ impl Catalog {
             };
             tables.insert(name, Described { layout, everywhere, window, guarantee });
         }
-        Ok(Self { tables, settings })
+        Ok(Self { tables, settings, has_deadline })
     }
 
     /// The table of that name; there is one for each of [`tables::ALL`].

@@ -293,7 +293,9 @@ impl<'a> Database<'a> {
     ) -> Result<(), Fault> {
         let name = statement.name;
         match statement.kind {
-            Kind::Table if stored(name, catalog).is_some() => adopt::complement(self, statement, catalog, notes).await,
+            Kind::Table if stored(name, catalog).is_some() => {
+                adopt::complement(self, statement, catalog, notes).await
+            }
             Kind::Feed if catalog.contains_key(name) => Ok(()),
             Kind::Feed if adopt::is_fed(statement, catalog, notes) => Ok(()),
             Kind::Table | Kind::Feed | Kind::View => {

@@ -467,7 +467,11 @@ mod tests {
             ("params", "JSON(max_dynamic_paths = 0)"),
         ];
         let columns = columns.map(|(name, kind)| (name.to_owned(), column(kind)));
-        let target = Target { moment: "created_at", columns: BTreeMap::from(columns) };
+        let target = Target {
+            moment: "created_at",
+            kept_in: String::new(),
+            columns: BTreeMap::from(columns),
+        };
         let field = |name: &str| PruneField { column: name.to_owned(), hash: None };
         let fields = ["ip", "lat", "uid"].map(field).to_vec();
         let job = Job {

@@ -193,11 +193,7 @@ impl ClickHouse {
     }
 
     /// The positions of `batch` that are stored.
-    async fn audit(
-        &self,
-        described: &Described,
-        batch: &Batch,
-    ) -> Result<HashSet<u64>, Fault> {
+    async fn audit(&self, described: &Described, batch: &Batch) -> Result<HashSet<u64>, Fault> {
         let (table, everywhere) = (batch.table.name(), &described.everywhere);
         let node = batch.records.node();
         let sql = format!(

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::ClickHouse;
-use super::catalog::{Catalog, Described};
+use super::catalog::{Catalog, DEADLINE, Described};
 use super::fault::{About, Fault, about};
 use super::repeat::{Attempt, Lane};
 use crate::backends::{Appetite, Batch, Guarantee, Sink, SinkError};
@@ -136,6 +136,7 @@ impl ClickHouse {
         })?;
         // The server refuses a second attempt at a batch while the first still runs.
         let query_id = batch.token();
+        let seconds = self.config.insert_time_max.as_secs_f64().ceil().to_string();
         for (index, insert) in inserts.iter().enumerate() {
             let (rows, bytes) = (insert.rows, insert.body.len());
             tracing::debug!(sink = self.config.name, table, rows, bytes, "inserting");
@@ -145,6 +146,9 @@ impl ClickHouse {
             let mut settings = catalog.settings.clone();
             settings.push(("insert_deduplication_token", &token));
             settings.push(("query_id", &query_id));
+            if catalog.has_deadline {
+                settings.push((DEADLINE, &seconds));
+            }
             let sent = self.transport.insert(&statement, &settings, &insert.body).await;
             sent.map_err(|fault| self.failed(table, fault, attempt, index > 0))?;
         }
