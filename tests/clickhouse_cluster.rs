@@ -187,6 +187,7 @@ fn two_shards_have_each_event_once_whatever_is_killed() {
         ("select sum(total) from many.outcomes", 300),
         ("select uniqExact(vid) from many.events final", 20),
         ("select count() from many.visitors", 20),
+        ("select count() from (select hostname from many.hosts group by hostname)", 1),
         ("select count() from many.sessions", 20),
         ("select uniqExact(toString(params.sku)) from many.events", 300),
     ] {

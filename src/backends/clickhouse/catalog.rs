@@ -40,6 +40,10 @@ const SPREAD: &[(&str, &str)] = &[("distributed_foreground_insert", "1")];
 /// The setting that says after how many seconds the server gives up.
 pub(super) const DEADLINE: &str = "max_execution_time";
 
+/// Tokens that a table takes in a second at most, for windows that count inserts: one of each of
+/// several trackers, some of which have several partitions.
+const INSERTS_PER_SECOND: u64 = 16;
+
 /// How long a table remembers the token of an insert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Window {
@@ -57,6 +61,18 @@ pub(super) enum Window {
     },
 }
 
+impl Window {
+    /// For how long the token of an insert is surely known; 0 for none.
+    pub(super) fn known_seconds(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Inserts(inserts) => inserts / INSERTS_PER_SECOND,
+            // Half of it: there are two clocks, and the repeat itself takes time.
+            Self::Keeper { inserts, seconds } => (seconds / 2).min(inserts / INSERTS_PER_SECOND),
+        }
+    }
+}
+
 /// One table as the server has it.
 pub(super) struct Described {
     /// How it is written; what stands in the way, in words.
@@ -64,6 +80,8 @@ pub(super) struct Described {
     /// Where its rows are looked for, as `from` names it: every replica where there are some, because
     /// one of them may not have yet what another has stored.
     pub(super) everywhere: String,
+    /// Its rows are on several servers, which `everywhere` asks.
+    pub(super) is_spread: bool,
     /// How long it remembers tokens.
     pub(super) window: Window,
     /// What a repeat of a batch does.
@@ -130,6 +148,7 @@ impl Catalog {
                 let described = Described {
                     layout: Err("it does not exist".to_owned()),
                     everywhere: String::new(),
+                    is_spread: false,
                     window: Window::None,
                     guarantee: Guarantee::AtLeastOnce(format!("{name} does not exist")),
                 };
@@ -156,13 +175,16 @@ impl Catalog {
                         .map(|name| no_window(name))
                 });
             let guarantee = doubt.map_or(Guarantee::ExactlyOnce, Guarantee::AtLeastOnce);
-            let everywhere = match (own.distributes_over(), &narrow) {
-                (Some((cluster, part)), None) => {
+            let spread = own.distributes_over().filter(|_| narrow.is_none());
+            let is_spread = spread.is_some();
+            let everywhere = spread.map_or_else(
+                || format!("`{database}`.`{name}`"),
+                |(cluster, part)| {
                     format!("clusterAllReplicas('{cluster}', '{database}', '{part}')")
-                }
-                _ => format!("`{database}`.`{name}`"),
-            };
-            tables.insert(name, Described { layout, everywhere, window, guarantee });
+                },
+            );
+            let described = Described { layout, everywhere, is_spread, window, guarantee };
+            tables.insert(name, described);
         }
         Ok(Self { tables, settings, has_deadline })
     }
@@ -319,3 +341,41 @@ pub(super) const UPTIME: Question<'static> = Question {
     settings: &[],
     time_max: std::time::Duration::from_secs(5),
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(engine: &str, arguments: &str) -> Found {
+        let full = format!("{engine}{arguments}");
+        Found { engine: engine.to_owned(), full, partition_key: String::new() }
+    }
+
+    #[test]
+    fn what_distributes_names_its_cluster_and_its_parts() {
+        let spread = found("Distributed", "('c1', 'sfpla', 'events_local', cityHash64(eid))");
+        assert_eq!(spread.distributes_over(), Some(("c1", "events_local")));
+        let fed = found("Distributed", "('c1', 'sfpla', 'hits_local')");
+        assert_eq!(fed.distributes_over(), Some(("c1", "hits_local")));
+        assert_eq!(found("MergeTree", " ORDER BY a").distributes_over(), None);
+    }
+
+    #[test]
+    fn a_window_in_keeper_ends_after_inserts_or_after_seconds_whichever_is_first() {
+        let standard = HashMap::from([
+            ("replicated_deduplication_window".to_owned(), "10000".to_owned()),
+            ("replicated_deduplication_window_seconds".to_owned(), "3600".to_owned()),
+        ]);
+        let window = |settings: &str| {
+            let arguments = format!("('/path', 'r') ORDER BY a SETTINGS {settings}x = 1");
+            found("ReplicatedMergeTree", &arguments).window(&standard)
+        };
+        assert_eq!(window(""), Window::Keeper { inserts: 10_000, seconds: 3600 });
+        assert_eq!(window("replicated_deduplication_window = 0, "), Window::None);
+        let week = window("replicated_deduplication_window_seconds = 604800, ");
+        assert_eq!(week, Window::Keeper { inserts: 10_000, seconds: 604_800 });
+        assert_eq!(week.known_seconds(), 625);
+        assert_eq!(window("replicated_deduplication_window = 1000000, ").known_seconds(), 1800);
+        assert_eq!(Window::Inserts(10_000).known_seconds(), 625);
+    }
+}

@@ -40,10 +40,6 @@ use crate::backends::{Batch, Entry, SinkError};
 use crate::journal::Position;
 use crate::tables::Kind;
 
-/// Tokens that a table takes in a second at most, for windows that count inserts: one of each of
-/// several trackers, some of which have several partitions.
-const INSERTS_PER_SECOND: u64 = 16;
-
 /// Wait before rows are sent under another token, so that whatever the server still does is over.
 const FORGOTTEN: Duration = Duration::from_secs(1);
 
@@ -107,7 +103,7 @@ impl ClickHouse {
             Some(Lane::Tried(_) | Lane::Refused | Lane::Forgotten(_)) => None,
         };
         let again = match again {
-            Some(again) if self.window_holds(described.window, newest).await? => Some(again),
+            Some(again) if self.window_holds(described, newest).await? => Some(again),
             _ => None,
         };
         if let Some(again) = again.as_ref().filter(|_| !is_first) {
@@ -163,20 +159,23 @@ impl ClickHouse {
 
     /// Whether the token of a batch whose newest record is of `newest` is surely still known, if it
     /// ever was.
-    async fn window_holds(&self, window: Window, newest: DateTime<Utc>) -> Result<bool, SinkError> {
+    async fn window_holds(
+        &self,
+        described: &Described,
+        newest: DateTime<Utc>,
+    ) -> Result<bool, SinkError> {
         let age = self.clock.wall().signed_duration_since(newest);
-        let within = |seconds: u64| {
-            age <= TimeDelta::seconds(i64::try_from(seconds).unwrap_or(i64::MAX / 1_000))
-        };
-        Ok(match window {
+        let known = described.window.known_seconds();
+        if known == 0 || age > TimeDelta::seconds(i64::try_from(known).unwrap_or(i64::MAX / 1_000))
+        {
+            return Ok(false);
+        }
+        Ok(match described.window {
             Window::None => false,
-            // Half of it: there are two clocks, and the repeat itself takes time.
-            Window::Keeper { inserts, seconds } => {
-                within((seconds / 2).min(inserts / INSERTS_PER_SECOND))
-            }
-            Window::Inserts(inserts) => {
-                within(inserts / INSERTS_PER_SECOND) && !self.machine_started_after(newest).await?
-            }
+            Window::Keeper { .. } => true,
+            // Only the machine that answers says since when it runs.
+            Window::Inserts(_) if described.is_spread => false,
+            Window::Inserts(_) => !self.machine_started_after(newest).await?,
         })
     }
 
@@ -204,7 +203,7 @@ impl ClickHouse {
         let question = Question {
             sql: &sql,
             parameters: &[("node", &node)],
-            settings: if everywhere.starts_with("clusterAllReplicas") { AWAY } else { &[] },
+            settings: if described.is_spread { AWAY } else { &[] },
             time_max: self.config.insert_time_max,
         };
         let answer = self.transport.ask(question, "RowBinary").await?;
