@@ -88,6 +88,18 @@ pub(super) struct Described {
     pub(super) guarantee: Guarantee,
 }
 
+impl Described {
+    fn absent(name: &str) -> Self {
+        Self {
+            layout: Err("it does not exist".to_owned()),
+            everywhere: String::new(),
+            is_spread: false,
+            window: Window::None,
+            guarantee: Guarantee::AtLeastOnce(format!("{name} does not exist")),
+        }
+    }
+}
+
 /// The tables of one database.
 pub(super) struct Catalog {
     tables: HashMap<&'static str, Described>,
@@ -145,14 +157,7 @@ impl Catalog {
                 _ => None,
             };
             let Some((own, types)) = own else {
-                let described = Described {
-                    layout: Err("it does not exist".to_owned()),
-                    everywhere: String::new(),
-                    is_spread: false,
-                    window: Window::None,
-                    guarantee: Guarantee::AtLeastOnce(format!("{name} does not exist")),
-                };
-                tables.insert(name, described);
+                tables.insert(name, Described::absent(name));
                 continue;
             };
             let part = own.part(&found);
@@ -176,13 +181,11 @@ impl Catalog {
                 });
             let guarantee = doubt.map_or(Guarantee::ExactlyOnce, Guarantee::AtLeastOnce);
             let spread = own.distributes_over().filter(|_| narrow.is_none());
-            let is_spread = spread.is_some();
             let everywhere = spread.map_or_else(
                 || format!("`{database}`.`{name}`"),
-                |(cluster, part)| {
-                    format!("clusterAllReplicas('{cluster}', '{database}', '{part}')")
-                },
+                |(on, part)| format!("clusterAllReplicas('{on}', '{database}', '{part}')"),
             );
+            let is_spread = spread.is_some();
             let described = Described { layout, everywhere, is_spread, window, guarantee };
             tables.insert(name, described);
         }
