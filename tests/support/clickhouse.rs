@@ -70,6 +70,14 @@ impl ClickHouse {
         Some(Self { python, folder, options, child, address })
     }
 
+    /// Two empty servers, the shards of the cluster `name`; `None` as of [`ClickHouse::start`].
+    pub fn shards(name: &str) -> Option<[Self; 2]> {
+        let ports = [native_port(), native_port()];
+        let cluster = format!("{name}={},{}", ports[0], ports[1]);
+        let start = |shard: &str| Self::start_with(&["--cluster", &cluster, "--shard", shard]);
+        Some([start("1")?, start("2")?])
+    }
+
     /// One server for the tests of a process that run at the same time; each takes a database of its own.
     pub fn shared() -> Option<Arc<Self>> {
         static SHARED: Mutex<Weak<ClickHouse>> = Mutex::new(Weak::new());
@@ -219,6 +227,16 @@ pub fn entry(address: SocketAddr, database: &str) -> Value {
         "Timeout": "2s",
         "InsertTimeout": "2s",
     })
+}
+
+/// A free port, another for each test at a time, below those that the system gives to outgoing connections.
+fn native_port() -> u16 {
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    let step = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let start = u16::try_from(std::process::id() % 10_000).expect("below 10,000");
+    let free = |port: &u16| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let from = 12_000 + start + step * 50;
+    (from..from + 50).find(free).expect("a free port")
 }
 
 /// Starts the server over `folder` and waits until it answers; port 0 lets it choose.

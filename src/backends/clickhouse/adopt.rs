@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::encode::inside;
 use super::fault::Fault;
-use super::migrate::{Catalog, Database, Present, files};
-use super::schema::{self, Form, Kind, MARK, Shape, Statement};
+use super::migrate::{Catalog, Database, Present, files, stored};
+use super::schema::{self, Kind, MARK, Shape, Statement};
 
 /// Settings of what is inserted into, on one server.
 const SETTINGS: [(&str, &str); 3] = [
@@ -29,15 +29,6 @@ pub struct Remarks {
     pub unfit: Vec<String>,
 }
 
-/// The name, for a statement that changes it, of the table that has the rows of `name`.
-pub(super) fn storage(name: &str, catalog: &Catalog, form: Form<'_>) -> String {
-    let local = format!("{name}_local");
-    if form.cluster.is_none() && catalog.contains_key(&local) {
-        return format!("`{local}`");
-    }
-    schema::local_name(name, form)
-}
-
 /// Adds to a table that is there what it lacks, and notes what does not fit.
 ///
 /// # Errors
@@ -49,12 +40,7 @@ pub(super) async fn complement(
     remarks: &mut Remarks,
 ) -> Result<(), Fault> {
     let (name, shape) = (statement.name, statement.shape());
-    let local = format!("{name}_local");
-    let (kept_in, present) = match (catalog.get(&local), catalog.get(name)) {
-        (Some(present), _) => (local.as_str(), present),
-        (None, Some(present)) => (name, present),
-        (None, None) => return Ok(()),
-    };
+    let Some((kept_in, present)) = stored(name, catalog) else { return Ok(()) };
     if !present.engine.ends_with("MergeTree") {
         let engine = &present.engine;
         let words = format!("{name}: is a {engine}, which this program cannot write to safely");
@@ -74,7 +60,7 @@ pub(super) async fn complement(
             Some(_) => {}
         }
     }
-    let storage = storage(name, catalog, database.form);
+    let storage = format!("`{kept_in}`{}", database.form.on());
     for (column, definition) in &added {
         let sql = format!("alter table {storage} add column if not exists `{column}` {definition}");
         database.run(&sql).await?;
@@ -136,7 +122,7 @@ async fn add_indexes(
 /// What distributes over a table shows its columns.
 async fn add_to_twin(database: &Database<'_>, name: &str, shape: &Shape<'_>) -> Result<(), Fault> {
     let found = columns(database, name).await?;
-    let on = database.form.cluster.map_or(String::new(), |on| format!(" on cluster '{on}'"));
+    let on = database.form.on();
     for (column, definition) in &shape.columns {
         if !found.contains_key(*column) {
             let kind = schema::type_of(definition);
@@ -235,7 +221,7 @@ pub(super) fn is_fed(statement: &Statement<'_>, catalog: &Catalog, remarks: &mut
         .filter(|(_, present)| present.engine == "MaterializedView" && present.comment != MARK);
     let feeder = others
         .filter_map(|(name, present)| Some((name, target_of(present)?)))
-        .find(|(_, fed)| fed.trim_end_matches("_local") == target);
+        .find(|(_, fed)| schema::whole_of(fed) == target);
     if let Some((feeder, _)) = feeder {
         remarks.notes.push(format!(
             "{target}: is fed by {feeder}; with ours it would count twice, so ours was not made \
@@ -243,9 +229,7 @@ pub(super) fn is_fed(statement: &Statement<'_>, catalog: &Catalog, remarks: &mut
         ));
         return true;
     }
-    let local = format!("{target}_local");
-    let present = catalog.get(&local).or_else(|| catalog.get(target));
-    present.is_some_and(|present| !present.engine.ends_with("MergeTree"))
+    stored(target, catalog).is_some_and(|(_, present)| !present.engine.ends_with("MergeTree"))
 }
 
 /// The table a materialized view writes to, without its database; `None` for one of its own.
@@ -272,16 +256,15 @@ pub(super) async fn guard_readers(
 ) -> Result<(), Fault> {
     let ours: BTreeSet<&str> = files().map(|statement| statement.name).collect();
     let facts = files().filter(|statement| statement.kind == Kind::Table);
-    let names: BTreeSet<String> =
-        facts.flat_map(|fact| [fact.name.to_owned(), format!("{}_local", fact.name)]).collect();
-    let read = catalog.iter().filter(|(name, _)| names.contains(*name));
+    let names: BTreeSet<&str> = facts.map(|fact| fact.name).collect();
+    let read = catalog.iter().filter(|(name, _)| names.contains(schema::whole_of(name)));
     let readers: BTreeSet<&String> = read.flat_map(|(_, present)| &present.read_by).collect();
     for reader in readers {
         let Some(view) = catalog.get(reader).filter(|view| view.comment != MARK) else { continue };
         let inner = inner_of(database, reader).await?;
         let target = target_of(view).map_or(inner, |target| Some(target.to_owned()));
         let Some(target) = target else { continue };
-        let is_ours = ours.contains(target.trim_end_matches("_local"));
+        let is_ours = ours.contains(schema::whole_of(&target));
         match catalog.get(&target) {
             Some(_) if is_ours => {}
             Some(present) if present.engine.starts_with("Replicated") => {}

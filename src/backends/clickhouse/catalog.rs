@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::adopt::table_after;
 use super::encode::Layout;
 use super::fault::{About, Fault, about};
+use super::schema;
 use super::transport::{Question, Transport};
 use crate::backends::{Guarantee, Rows};
 use crate::tables;
@@ -38,6 +39,14 @@ const MEANING: &[(&str, &str)] = &[
 /// Settings where a table is spread over shards: answered when the shards have it.
 const SPREAD: &[(&str, &str)] = &[("distributed_foreground_insert", "1")];
 
+/// After so many seconds the server gives an insert up. Without it one that distributes waits without
+/// end for a replica that cannot be written to, and its repeat is refused for as long.
+const DEADLINE: &str = "max_execution_time";
+
+/// Tokens that a table takes in a second at most, for windows that count inserts: one of each of
+/// several trackers, some of which have several partitions.
+const INSERTS_PER_SECOND: u64 = 16;
+
 /// How long a table remembers the token of an insert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Window {
@@ -45,18 +54,53 @@ pub(super) enum Window {
     None,
     /// For so many inserts to come, over restarts of the server.
     Inserts(u64),
-    /// For so many seconds.
-    Seconds(u64),
+    /// In Keeper, where token and rows are written at once: for so many inserts to come, and for so
+    /// many seconds at most.
+    Keeper {
+        /// Inserts to come.
+        inserts: u64,
+        /// Seconds.
+        seconds: u64,
+    },
+}
+
+impl Window {
+    /// For how long the token of an insert is surely known; 0 for none.
+    pub(super) fn known_seconds(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Inserts(inserts) => inserts / INSERTS_PER_SECOND,
+            // Half of it: there are two clocks, and the repeat itself takes time.
+            Self::Keeper { inserts, seconds } => (seconds / 2).min(inserts / INSERTS_PER_SECOND),
+        }
+    }
 }
 
 /// One table as the server has it.
 pub(super) struct Described {
     /// How it is written; what stands in the way, in words.
     pub(super) layout: Result<Layout, String>,
+    /// Where its rows are looked for, as `from` names it: every replica where there are some, because
+    /// one of them may not have yet what another has stored.
+    pub(super) everywhere: String,
+    /// Its rows are on several servers, which `everywhere` asks.
+    pub(super) is_spread: bool,
     /// How long it remembers tokens.
     pub(super) window: Window,
     /// What a repeat of a batch does.
     pub(super) guarantee: Guarantee,
+}
+
+impl Described {
+    fn absent(name: &str) -> Self {
+        Self {
+            layout: Err("it does not exist".to_owned()),
+            everywhere: String::new(),
+            is_spread: false,
+            window: Window::None,
+            guarantee: Guarantee::AtLeastOnce(format!("{name} does not exist")),
+        }
+    }
 }
 
 /// The tables of one database.
@@ -82,7 +126,7 @@ impl Catalog {
     #[cfg(test)]
     pub(super) fn of(layout: Layout) -> Self {
         let guarantee = Guarantee::ExactlyOnce;
-        let described = Described { layout: Ok(layout), window: Window::None, guarantee };
+        let described = Described { layout: Ok(layout), guarantee, ..Described::absent("events") };
         Self { tables: HashMap::from([("events", described)]), settings: Vec::new() }
     }
 
@@ -112,8 +156,12 @@ impl Catalog {
         let standard: HashMap<String, String> =
             texts(&transport.rows(sql, &[]).await?).map(|[name, value]| (name, value)).collect();
         let views = views(transport, database).await?;
-        let is_spread = found.values().any(|table| table.engine == "Distributed");
-        let (settings, refused) = settings(transport, is_spread, insert_time_max).await?;
+        let cluster = found.values().find_map(Found::distributes_over).map(|(cluster, _)| cluster);
+        let narrow = match cluster {
+            Some(cluster) => narrow(transport, cluster).await?,
+            None => None,
+        };
+        let (settings, refused) = settings(transport, cluster.is_some(), insert_time_max).await?;
 
         let mut tables = HashMap::new();
         for &table in tables::ALL {
@@ -123,25 +171,21 @@ impl Catalog {
                 _ => None,
             };
             let Some((own, types)) = own else {
-                let described = Described {
-                    layout: Err("it does not exist".to_owned()),
-                    window: Window::None,
-                    guarantee: Guarantee::AtLeastOnce(format!("{name} does not exist")),
-                };
-                tables.insert(name, described);
+                tables.insert(name, Described::absent(name));
                 continue;
             };
-            let local = own.local(&found);
-            let window = local.window(&standard);
-            let layout = Layout::new(table, types, &local.partition_key);
+            let part = own.part(&found);
+            let window = part.window(&standard);
+            let layout = Layout::new(table, types, &part.partition_key);
             let doubt = refused
                 .clone()
                 .or_else(|| own.doubt(name))
+                .or_else(|| own.distributes_over().and(narrow.clone()))
                 .or_else(|| (window == Window::None).then(|| no_window(name)))
                 .or_else(|| {
                     let targets = views.iter().filter(|(source, _)| source == name);
                     let forgets = |target: &str| {
-                        let table = found.get(target).map(|table| table.local(&found));
+                        let table = found.get(target).map(|table| table.part(&found));
                         table.is_some_and(|table| table.window(&standard) == Window::None)
                     };
                     targets
@@ -150,7 +194,14 @@ impl Catalog {
                         .map(|name| no_window(name))
                 });
             let guarantee = doubt.map_or(Guarantee::ExactlyOnce, Guarantee::AtLeastOnce);
-            tables.insert(name, Described { layout, window, guarantee });
+            let spread = own.distributes_over().filter(|_| narrow.is_none());
+            let everywhere = spread.map_or_else(
+                || format!("`{database}`.`{name}`"),
+                |(on, part)| format!("clusterAllReplicas('{on}', '{database}', '{part}')"),
+            );
+            let is_spread = spread.is_some();
+            let described = Described { layout, everywhere, is_spread, window, guarantee };
+            tables.insert(name, described);
         }
         Ok(Self { tables, settings })
     }
@@ -177,13 +228,18 @@ fn no_window(table: &str) -> String {
 }
 
 impl Found {
+    /// The cluster, and the table on each of its servers, that this one distributes over.
+    fn distributes_over(&self) -> Option<(&str, &str)> {
+        let arguments = self.full.strip_prefix("Distributed(")?;
+        let mut arguments = arguments
+            .split(',')
+            .map(|argument| argument.trim().trim_end_matches(')').trim_matches('\''));
+        Some((arguments.next()?, arguments.nth(1)?))
+    }
+
     /// The table that rows of this one are stored in.
-    fn local<'f>(&'f self, all: &'f HashMap<String, Self>) -> &'f Self {
-        let target = self.full.strip_prefix("Distributed(").and_then(|arguments| {
-            let name = arguments.split(',').nth(2)?;
-            all.get(name.trim().trim_end_matches(')').trim_matches('\''))
-        });
-        target.unwrap_or(self)
+    fn part<'f>(&'f self, all: &'f HashMap<String, Self>) -> &'f Self {
+        self.distributes_over().and_then(|(_, part)| all.get(part)).unwrap_or(self)
     }
 
     fn window(&self, standard: &HashMap<String, String>) -> Window {
@@ -200,9 +256,10 @@ impl Found {
             let inserts = number("non_replicated_deduplication_window");
             return if inserts > 0 { Window::Inserts(inserts) } else { Window::None };
         }
+        let seconds = number("replicated_deduplication_window_seconds");
         match number("replicated_deduplication_window") {
             0 => Window::None,
-            _ => Window::Seconds(number("replicated_deduplication_window_seconds")),
+            inserts => Window::Keeper { inserts, seconds },
         }
     }
 
@@ -222,8 +279,8 @@ async fn views(transport: &Transport, database: &str) -> Result<Vec<(String, Str
         let target =
             table_after(&sql, " TO ").map_or_else(|| format!(".inner_id.{id}"), str::to_owned);
         let select = sql.get(sql.find(" AS ").unwrap_or(0)..)?;
-        // A table of shards is fed through its local half.
-        let source = table_after(select, "FROM ")?.trim_end_matches("_local").to_owned();
+        // What is distributed is fed through its parts.
+        let source = schema::whole_of(table_after(select, "FROM ")?).to_owned();
         Some((source, target))
     };
     Ok(texts(&rows).filter_map(view).collect())
@@ -240,7 +297,8 @@ async fn settings(
     let mut wanted: Vec<Setting> =
         REQUIRED.iter().chain(spread).chain(MEANING).map(fixed).collect();
     let required = wanted.len() - MEANING.len();
-    wanted.push(("max_execution_time", insert_time_max.as_secs_f64().to_string().into()));
+    let seconds = insert_time_max.as_secs_f64().ceil();
+    wanted.push((DEADLINE, seconds.to_string().into()));
     if may_set(transport, &wanted).await? {
         return Ok((wanted, None));
     }
@@ -257,6 +315,21 @@ async fn settings(
         }
     }
     Ok((settings, refused))
+}
+
+/// Goes along where replicas are asked one by one: those that are away are left out.
+pub(super) const AWAY: &[(&str, &str)] = &[("skip_unavailable_shards", "1")];
+
+/// Why not every replica of the cluster can be asked, in words.
+async fn narrow(transport: &Transport, cluster: &str) -> Result<Option<String>, Fault> {
+    let sql = format!("select 1 from clusterAllReplicas('{cluster}', system.one) limit 1");
+    match transport.rows_with(&sql, AWAY).await {
+        Ok(_) => Ok(None),
+        Err(Fault::Refused { message, .. }) => {
+            Ok(Some(format!("the replicas of {cluster} cannot be asked one by one: {message}")))
+        }
+        Err(fault) => Err(fault),
+    }
 }
 
 async fn may_set(transport: &Transport, settings: &[Setting]) -> Result<bool, Fault> {
@@ -292,3 +365,41 @@ pub(super) const UPTIME: Question<'static> = Question {
     settings: &[],
     time_max: Duration::from_secs(5),
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(engine: &str, arguments: &str) -> Found {
+        let full = format!("{engine}{arguments}");
+        Found { engine: engine.to_owned(), full, partition_key: String::new() }
+    }
+
+    #[test]
+    fn what_distributes_names_its_cluster_and_its_parts() {
+        let spread = found("Distributed", "('c1', 'sfpla', 'events_local', cityHash64(eid))");
+        assert_eq!(spread.distributes_over(), Some(("c1", "events_local")));
+        let fed = found("Distributed", "('c1', 'sfpla', 'hits_local')");
+        assert_eq!(fed.distributes_over(), Some(("c1", "hits_local")));
+        assert_eq!(found("MergeTree", " ORDER BY a").distributes_over(), None);
+    }
+
+    #[test]
+    fn a_window_in_keeper_ends_after_inserts_or_after_seconds_whichever_is_first() {
+        let standard = HashMap::from([
+            ("replicated_deduplication_window".to_owned(), "10000".to_owned()),
+            ("replicated_deduplication_window_seconds".to_owned(), "3600".to_owned()),
+        ]);
+        let window = |settings: &str| {
+            let arguments = format!("('/path', 'r') ORDER BY a SETTINGS {settings}x = 1");
+            found("ReplicatedMergeTree", &arguments).window(&standard)
+        };
+        assert_eq!(window(""), Window::Keeper { inserts: 10_000, seconds: 3600 });
+        assert_eq!(window("replicated_deduplication_window = 0, "), Window::None);
+        let week = window("replicated_deduplication_window_seconds = 604800, ");
+        assert_eq!(week, Window::Keeper { inserts: 10_000, seconds: 604_800 });
+        assert_eq!(week.known_seconds(), 625);
+        assert_eq!(window("replicated_deduplication_window = 1000000, ").known_seconds(), 1800);
+        assert_eq!(Window::Inserts(10_000).known_seconds(), 625);
+    }
+}

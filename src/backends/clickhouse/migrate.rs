@@ -71,6 +71,13 @@ pub(super) struct Present {
 /// What is in the database, by name.
 pub(super) type Catalog = BTreeMap<String, Present>;
 
+/// The table that has the rows of `name`, and its name: one server's part where it is distributed.
+pub(super) fn stored<'c>(name: &str, catalog: &'c Catalog) -> Option<(&'c str, &'c Present)> {
+    let found = catalog.get_key_value(&schema::part_of(name));
+    let (name, present) = found.or_else(|| catalog.get_key_value(name))?;
+    Some((name.as_str(), present))
+}
+
 /// The database of one configuration, and how its statements are run.
 pub(super) struct Database<'a> {
     transport: &'a Transport,
@@ -154,10 +161,7 @@ fn state(catalog: &Catalog, version: Option<i32>) -> State {
 }
 
 fn is_of_another(catalog: &Catalog) -> bool {
-    files().any(|statement| {
-        let name = statement.name;
-        catalog.contains_key(name) || catalog.contains_key(&format!("{name}_local"))
-    })
+    files().any(|statement| stored(statement.name, catalog).is_some())
 }
 
 /// Every statement of the numbered files.
@@ -288,9 +292,10 @@ impl<'a> Database<'a> {
         remarks: &mut Remarks,
     ) -> Result<(), Fault> {
         let name = statement.name;
-        let is_there = catalog.contains_key(name) || catalog.contains_key(&format!("{name}_local"));
         match statement.kind {
-            Kind::Table if is_there => adopt::complement(self, statement, catalog, remarks).await,
+            Kind::Table if stored(name, catalog).is_some() => {
+                adopt::complement(self, statement, catalog, remarks).await
+            }
             Kind::Feed if catalog.contains_key(name) => Ok(()),
             Kind::Feed if adopt::is_fed(statement, catalog, remarks) => Ok(()),
             Kind::Table | Kind::Feed | Kind::View => {
@@ -333,14 +338,11 @@ impl<'a> Database<'a> {
     async fn keep_retention(&self, catalog: &Catalog, remarks: &mut Remarks) -> Result<(), Fault> {
         for table in files().filter(|statement| statement.kind == Kind::Table) {
             let Some(column) = table.retention else { continue };
-            let local = format!("{}_local", table.name);
-            let Some(present) = catalog.get(&local).or_else(|| catalog.get(table.name)) else {
-                continue;
-            };
+            let Some((kept_in, present)) = stored(table.name, catalog) else { continue };
             let Some(change) = retention_change(present, column, self.retention_days) else {
                 continue;
             };
-            let name = adopt::storage(table.name, catalog, self.form);
+            let name = format!("`{kept_in}`{}", self.form.on());
             match change {
                 Change::Set(rule) => {
                     self.run(&format!("alter table {name} modify ttl {rule}")).await?;

@@ -15,9 +15,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::adopt;
 use super::fault::Fault;
-use super::migrate::{Database, files};
+use super::migrate::{Database, files, stored};
 use super::schema::Kind;
 use super::transport::Transport;
 use crate::backends::{Job, Portion, PruneError, PruneKey, Pruner};
@@ -80,40 +79,45 @@ impl ClickHousePruner {
                 job.table
             )));
         };
+        let catalog = self.database().catalog().await?;
+        let kept_in = stored(&job.table, &catalog).map_or(&*job.table, |(name, _)| name).to_owned();
         let sql = format!(
             "select name, type, is_in_sorting_key or is_in_partition_key from system.columns \
-             where database = {{database:String}} and table in ('{0}', '{0}_local')",
-            job.table
+             where database = {{database:String}} and table = '{kept_in}'"
         );
         let mut columns = BTreeMap::new();
         for row in self.database().ask(&sql).await? {
             let text = |at: usize| row.get(at).and_then(Value::as_str).map(str::to_owned);
             let is_key = row.get(2).and_then(Value::as_u64) == Some(1);
             if let (Some(name), Some(kind)) = (text(0), text(1)) {
-                let column: &mut Column = columns.entry(name).or_insert(Column { kind, is_key });
-                column.is_key |= is_key;
+                columns.insert(name, Column { kind, is_key });
             }
         }
-        let target = Target { moment, columns };
+        let target = Target { moment, kept_in, columns };
         target.check(job)?;
         Ok(target)
     }
 
-    /// Mutations of `table` that are not done: their ids, what is left, why the last try failed.
-    async fn unfinished(&self, table: &str) -> Result<BTreeMap<String, (u64, String)>, Fault> {
-        let from = match &self.config.cluster {
-            Some(cluster) => format!("clusterAllReplicas('{cluster}', system.mutations)"),
-            None => "system.mutations".to_owned(),
+    /// Mutations of `table` that are not done: what is left, why the last try failed.
+    async fn unfinished(&self, table: &str) -> Result<BTreeMap<Mutation, (u64, String)>, Fault> {
+        // Each server numbers its own.
+        let (server, from) = match &self.config.cluster {
+            Some(cluster) => {
+                ("_shard_num", format!("clusterAllReplicas('{cluster}', system.mutations)"))
+            }
+            None => ("0", "system.mutations".to_owned()),
         };
         let sql = format!(
-            "select mutation_id, sum(parts_to_do), max(latest_fail_reason) from {from} where \
-             database = {{database:String}} and table in ('{table}', '{table}_local') and not \
-             is_done group by mutation_id"
+            "select {server} as server, mutation_id, sum(parts_to_do), max(latest_fail_reason) \
+             from {from} where database = {{database:String}} and table = '{table}' and not \
+             is_done group by server, mutation_id"
         );
         let mut found = BTreeMap::new();
         for row in self.database().ask(&sql).await? {
             let text = |at: usize| row.get(at).and_then(Value::as_str).unwrap_or("").to_owned();
-            found.insert(text(0), (row.get(1).and_then(Value::as_u64).unwrap_or(0), text(2)));
+            let number = |at: usize| row.get(at).and_then(Value::as_u64).unwrap_or(0);
+            let mutation = Mutation { server: number(0), id: text(1) };
+            found.insert(mutation, (number(2), text(3)));
         }
         Ok(found)
     }
@@ -122,7 +126,7 @@ impl ClickHousePruner {
     async fn wait(
         &self,
         table: &str,
-        before: &BTreeSet<String>,
+        before: &BTreeSet<Mutation>,
         waiting: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), PruneError> {
         let mut blind = 0;
@@ -130,14 +134,14 @@ impl ClickHousePruner {
             match self.unfinished(table).await {
                 Ok(mut left) => {
                     blind = 0;
-                    left.retain(|id, _| !before.contains(id));
+                    left.retain(|mutation, _| !before.contains(mutation));
                     if left.is_empty() {
                         return Ok(());
                     }
-                    if let Some((id, (_, reason))) = left.iter().find(|(_, (_, r))| !r.is_empty()) {
-                        let reason = reason.clone();
-                        self.kill(table, id).await?;
-                        return Err(PruneError::GaveUp(reason));
+                    let failed = left.iter().find(|(_, (_, reason))| !reason.is_empty());
+                    if let Some((mutation, (_, reason))) = failed {
+                        self.kill(table, &mutation.id).await?;
+                        return Err(PruneError::GaveUp(reason.clone()));
                     }
                     waiting(left.values().map(|(parts, _)| parts).sum());
                 }
@@ -153,14 +157,14 @@ impl ClickHousePruner {
 
     /// A mutation that fails is tried forever and keeps later ones from being done.
     async fn kill(&self, table: &str, id: &str) -> Result<(), PruneError> {
-        let on = self.config.cluster.as_deref();
-        let on = on.map_or(String::new(), |on| format!(" on cluster '{on}'"));
+        let database = self.database();
         let sql = format!(
-            "kill mutation{on} where database = '{}' and table in ('{table}', '{table}_local') \
-             and mutation_id = '{id}'",
+            "kill mutation{} where database = '{}' and table = '{table}' and mutation_id = '{id}' \
+             and latest_fail_reason <> ''",
+            database.form.on(),
             self.config.database
         );
-        Ok(self.database().run(&sql).await?)
+        Ok(database.run(&sql).await?)
     }
 }
 
@@ -197,7 +201,6 @@ impl Pruner for ClickHousePruner {
     ) -> Result<(), PruneError> {
         let target = self.target(job).await?;
         let database = self.database();
-        let storage = adopt::storage(&job.table, &database.catalog().await?, database.form);
         let change = match &job.action {
             PruneAction::Delete => "delete".to_owned(),
             PruneAction::Blank(blank) => {
@@ -207,13 +210,15 @@ impl Pruner for ClickHousePruner {
             }
         };
         let sql = format!(
-            "alter table {storage} {change} in partition id '{}' where {}",
+            "alter table `{}`{} {change} in partition id '{}' where {}",
+            target.kept_in,
+            database.form.on(),
             portion.name,
             target.condition(job)
         );
-        let before = self.unfinished(&job.table).await?.into_keys().collect();
+        let before = self.unfinished(&target.kept_in).await?.into_keys().collect();
         database.run(&sql).await?;
-        self.wait(&job.table, &before, waiting).await
+        self.wait(&target.kept_in, &before, waiting).await
     }
 
     fn followers(&self, job: &Job) -> Vec<Job> {
@@ -251,6 +256,14 @@ fn moment_of(table: &str) -> Option<&'static str> {
     files().find(|made| made.kind == Kind::Table && made.name == table)?.retention
 }
 
+/// One change that a server makes to a table.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Mutation {
+    /// Its number among those of the cluster; 0 where there is one.
+    server: u64,
+    id: String,
+}
+
 struct Column {
     kind: String,
     is_key: bool,
@@ -259,6 +272,8 @@ struct Column {
 /// The table of a job, as the server has it.
 struct Target {
     moment: &'static str,
+    /// The name of the table that has the rows, on each server.
+    kept_in: String,
     columns: BTreeMap<String, Column>,
 }
 
@@ -469,7 +484,11 @@ mod tests {
             ("params", "JSON(max_dynamic_paths = 0)"),
         ];
         let columns = columns.map(|(name, kind)| (name.to_owned(), column(kind)));
-        let target = Target { moment: "created_at", columns: BTreeMap::from(columns) };
+        let target = Target {
+            moment: "created_at",
+            kept_in: String::new(),
+            columns: BTreeMap::from(columns),
+        };
         let field = |name: &str| PruneField { column: name.to_owned(), hash: None };
         let fields = ["ip", "lat", "uid"].map(field).to_vec();
         let job = Job {

@@ -6,7 +6,7 @@
 //!   written before the part is (about 1 of 100 kills in the middle of an insert, whatever is
 //!   synced). The resend would be answered 200, and the batch lost.
 //! - A machine that lost power may have forgotten the last tokens (ClickHouse#111577).
-//! - A window ends: of seconds where tables are replicated, of inserts where they are not.
+//! - A window ends: after so many inserts, and where tables are replicated after some days as well.
 //! - The parts of a batch that was cut have other tokens than the whole.
 //!
 //! In the last three cases the **audit** asks which positions of the batch are stored, and only the
@@ -16,6 +16,10 @@
 //! goes out under another token. The old one always goes first: it is in the log whenever rows are
 //! stored under another, and a later repeat under it, even by another process, adds nothing to them.
 //! Batches that nobody can have tried are not asked about.
+//!
+//! Where tables are replicated the audit asks every replica, because what one has stored another may
+//! not have fetched, and what seems to lack would be sent twice. A replica that is away is not waited
+//! for: what it alone has is sent again.
 //!
 //! An attempt that still runs is no danger: its query has the same id, which the server refuses. The
 //! parts of a batch that was too large have other ids, so a batch is cut only when the server itself
@@ -32,16 +36,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::ClickHouse;
-use super::catalog::{Described, UPTIME, Window, number};
+use super::catalog::{AWAY, Described, UPTIME, Window, number};
 use super::fault::Fault;
 use super::transport::Question;
 use crate::backends::{Batch, Entry, SinkError};
 use crate::journal::Position;
 use crate::tables::Kind;
-
-/// Tokens that a table takes in a second at most, for windows that count inserts: one of each of
-/// several trackers, some of which have several partitions.
-const INSERTS_PER_SECOND: u64 = 16;
 
 /// Wait before rows are sent under another token, so that whatever the server still does is over.
 const FORGOTTEN: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ impl ClickHouse {
             None => Some(whole(true)),
             Some(Lane::Tried(tried)) if is_same(&tried) => Some(tried),
             Some(Lane::Forgotten(tried)) if is_same(&tried) => {
-                let stored = self.audit(batch).await.map_err(Fault::into_sink_error)?;
+                let stored = self.audit(described, batch).await.map_err(Fault::into_sink_error)?;
                 // No log can know this token, so its success is the truth; what is folded by its key
                 // while it is inserted would otherwise be looked for without end.
                 return Ok(attempt(self.other_token(&tried.token), stored, false));
@@ -106,13 +106,13 @@ impl ClickHouse {
             Some(Lane::Tried(_) | Lane::Refused | Lane::Forgotten(_)) => None,
         };
         let again = match again {
-            Some(again) if self.window_holds(described.window, newest).await? => Some(again),
+            Some(again) if self.window_holds(described, newest).await? => Some(again),
             _ => None,
         };
         if let Some(again) = again.as_ref().filter(|_| !is_first) {
             return Ok(Attempt { is_repeat: true, ..again.clone() });
         }
-        let stored = self.audit(batch).await.map_err(Fault::into_sink_error)?;
+        let stored = self.audit(described, batch).await.map_err(Fault::into_sink_error)?;
         Ok(match (again, stored.len()) {
             (_, 0) => whole(true),
             // Completes what is derived, should the server have been killed between.
@@ -131,11 +131,11 @@ impl ClickHouse {
         batch: &Batch,
         attempt: &Attempt,
     ) -> Result<(), SinkError> {
-        // Keeper takes token and rows together; and another replica may not have them yet.
-        if !attempt.is_repeat || matches!(described.window, Window::Seconds(_)) {
+        // Keeper takes token and rows together.
+        if !attempt.is_repeat || matches!(described.window, Window::Keeper { .. }) {
             return Ok(());
         }
-        let stored = self.audit(batch).await.map_err(Fault::into_sink_error)?;
+        let stored = self.audit(described, batch).await.map_err(Fault::into_sink_error)?;
         let is_stored = |entry: &Entry| stored.contains(&entry.position().0);
         // Rows of one key are folded while they are inserted, so some of them are never found.
         let folds = batch.table.kind() != Kind::Append;
@@ -162,18 +162,23 @@ impl ClickHouse {
 
     /// Whether the token of a batch whose newest record is of `newest` is surely still known, if it
     /// ever was.
-    async fn window_holds(&self, window: Window, newest: DateTime<Utc>) -> Result<bool, SinkError> {
+    async fn window_holds(
+        &self,
+        described: &Described,
+        newest: DateTime<Utc>,
+    ) -> Result<bool, SinkError> {
         let age = self.clock.wall().signed_duration_since(newest);
-        let within = |seconds: u64| {
-            age <= TimeDelta::seconds(i64::try_from(seconds).unwrap_or(i64::MAX / 1_000))
-        };
-        Ok(match window {
+        let known = described.window.known_seconds();
+        if known == 0 || age > TimeDelta::seconds(i64::try_from(known).unwrap_or(i64::MAX / 1_000))
+        {
+            return Ok(false);
+        }
+        Ok(match described.window {
             Window::None => false,
-            // Half of it: there are two clocks, and the repeat itself takes time.
-            Window::Seconds(seconds) => within(seconds / 2),
-            Window::Inserts(inserts) => {
-                within(inserts / INSERTS_PER_SECOND) && !self.machine_started_after(newest).await?
-            }
+            Window::Keeper { .. } => true,
+            // Only the machine that answers says since when it runs.
+            Window::Inserts(_) if described.is_spread => false,
+            Window::Inserts(_) => !self.machine_started_after(newest).await?,
         })
     }
 
@@ -190,18 +195,18 @@ impl ClickHouse {
     }
 
     /// The positions of `batch` that are stored.
-    async fn audit(&self, batch: &Batch) -> Result<HashSet<u64>, Fault> {
-        let (database, table) = (&self.config.database, batch.table.name());
+    async fn audit(&self, described: &Described, batch: &Batch) -> Result<HashSet<u64>, Fault> {
+        let (table, everywhere) = (batch.table.name(), &described.everywhere);
         let node = batch.records.node();
         let sql = format!(
-            "select distinct ingest_seq from `{database}`.`{table}` \
+            "select distinct ingest_seq from {everywhere} \
              where ingest_node = {{node:String}} and ingest_seq between {} and {}",
             batch.first, batch.last
         );
         let question = Question {
             sql: &sql,
             parameters: &[("node", &node)],
-            settings: &[],
+            settings: if described.is_spread { AWAY } else { &[] },
             time_max: self.config.insert_time_max,
         };
         let answer = self.transport.ask(question, "RowBinary").await?;

@@ -10,7 +10,6 @@
 //! work within a server, from `X_local` to `Y_local`; views read what is distributed.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 /// One numbered file.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +52,26 @@ pub(super) struct Form<'c> {
     pub(super) database: &'c str,
     /// The cluster's name; `None` = one server.
     pub(super) cluster: Option<&'c str>,
+}
+
+impl Form<'_> {
+    /// What a statement that changes the schema says behind the name; nothing for one server.
+    pub(super) fn on(self) -> String {
+        self.cluster.map_or(String::new(), |cluster| format!(" on cluster '{cluster}'"))
+    }
+}
+
+/// What the name of a table has at its end where the table is one server's part of a distributed one.
+const PART: &str = "_local";
+
+/// The name of one server's part of the distributed table `name`.
+pub(super) fn part_of(name: &str) -> String {
+    format!("{name}{PART}")
+}
+
+/// The name of the table that `name` is, or is a part of.
+pub(super) fn whole_of(name: &str) -> &str {
+    name.strip_suffix(PART).unwrap_or(name)
 }
 
 /// What a statement makes.
@@ -124,10 +143,10 @@ impl<'t> Statement<'t> {
             return vec![self.marked(self.text)];
         };
         match self.kind {
-            Kind::Table => vec![self.local(cluster), self.twin(form.database, cluster)],
-            Kind::Feed => vec![self.local_feed(cluster)],
+            Kind::Table => vec![self.part(form), self.twin(form, cluster)],
+            Kind::Feed => vec![self.part_feed(form)],
             Kind::View => {
-                let name = format!("view {} on cluster '{cluster}' as", self.name);
+                let name = format!("view {}{} as", self.name, form.on());
                 vec![self.marked(&self.text.replacen(&format!("view {} as", self.name), &name, 1))]
             }
         }
@@ -142,7 +161,7 @@ impl<'t> Statement<'t> {
     }
 
     /// The replicated table of one server.
-    fn local(&self, cluster: &str) -> String {
+    fn part(&self, form: Form<'_>) -> String {
         let name = self.name;
         let engine = self.shape().engine;
         let (family, arguments) = engine.split_once('(').unwrap_or((engine, ")"));
@@ -158,7 +177,7 @@ impl<'t> Statement<'t> {
         self.text
             .replacen(
                 &format!("exists {name} ("),
-                &format!("exists {name}_local on cluster '{cluster}' ("),
+                &format!("exists {}{} (", part_of(name), form.on()),
                 1,
             )
             .replacen(&format!("engine = {engine}"), &format!("engine = {replicated}"), 1)
@@ -166,25 +185,26 @@ impl<'t> Statement<'t> {
     }
 
     /// The table that distributes over the servers.
-    fn twin(&self, database: &str, cluster: &str) -> String {
-        let name = self.name;
+    fn twin(&self, form: Form<'_>, cluster: &str) -> String {
+        let (name, part, on) = (self.name, part_of(self.name), form.on());
         let shard = self.shard.map_or(String::new(), |shard| format!(", {shard}"));
         format!(
-            "create table if not exists {name} on cluster '{cluster}' as {name}_local\n\
-             engine = Distributed('{cluster}', '{database}', '{name}_local'{shard})"
+            "create table if not exists {name}{on} as {part}\n\
+             engine = Distributed('{cluster}', '{}', '{part}'{shard})",
+            form.database
         )
     }
 
-    fn local_feed(&self, cluster: &str) -> String {
+    fn part_feed(&self, form: Form<'_>) -> String {
         let (name, target, source) = (self.name, self.target(), self.source());
         let text = self
             .text
             .replacen(
                 &format!("exists {name} to {target} as"),
-                &format!("exists {name} on cluster '{cluster}' to {target}_local as"),
+                &format!("exists {name}{} to {} as", form.on(), part_of(target)),
                 1,
             )
-            .replacen(&format!("\nfrom {source}"), &format!("\nfrom {source}_local"), 1);
+            .replacen(&format!("\nfrom {source}"), &format!("\nfrom {}", part_of(source)), 1);
         self.marked(&text)
     }
 
@@ -226,21 +246,9 @@ fn between<'t>(text: &'t str, left: &str, right: &str) -> &'t str {
     rest.split_once(right).map_or("", |(inside, _)| inside)
 }
 
-/// The table that has the rows of `name` on each server, as statements that change it name it.
-pub(super) fn local_name(name: &str, form: Form<'_>) -> String {
-    match form.cluster {
-        Some(cluster) => format!("`{name}_local` on cluster '{cluster}'"),
-        None => format!("`{name}`"),
-    }
-}
-
 /// The statement that makes the database.
 pub(super) fn database(form: Form<'_>) -> String {
-    let mut text = format!("create database if not exists `{}`", form.database);
-    if let Some(cluster) = form.cluster {
-        let _ = write!(text, " on cluster '{cluster}'");
-    }
-    text
+    format!("create database if not exists `{}`{}", form.database, form.on())
 }
 
 /// The type in a column's definition, without its codec.
