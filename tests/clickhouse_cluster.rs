@@ -221,7 +221,8 @@ fn what_one_server_answers_and_changes_is_of_the_whole_cluster() {
 
     // Accounts are read and written through what distributes.
     for password in ["correct horse battery", "another horse battery"] {
-        done(&site, &["account", "add", "marketing", "--password-stdin"], &format!("{password}\n"));
+        let add = ["account", "add", "--replace", "marketing", "--password-stdin"];
+        done(&site, &add, &format!("{password}\n"));
     }
     assert_eq!(cluster.number("select count() from many.accounts final where pwd <> ''"), 1);
     done(&site, &["account", "remove", "marketing"], "");
