@@ -73,7 +73,7 @@ impl Default for Appetite {
     /// Enough that what a batch costs beside its rows is forgotten in most stores, and little enough
     /// that a store without bounds of its own may hold it in memory.
     fn default() -> Self {
-        Self { rows: 8_192, bytes: 16 << 20 }
+        Self { rows: 4_096, bytes: 8 << 20 }
     }
 }
 
