@@ -55,13 +55,17 @@ impl Rig {
     }
 
     async fn append(&self, numbers: impl IntoIterator<Item = u64>) {
-        let mut pending = Vec::new();
-        for number in numbers {
-            let bytes = event::encode(&event(number)).unwrap();
-            pending.push(self.journal.append(bytes, |_, _| ()).unwrap());
-        }
-        for pending in pending {
-            pending.durable().await.unwrap();
+        let numbers: Vec<u64> = numbers.into_iter().collect();
+        // Some at a time, so that the journal's queue takes them however busy the machine is.
+        for numbers in numbers.chunks(100) {
+            let append = |number: &u64| {
+                let bytes = event::encode(&event(*number)).unwrap();
+                self.journal.append(bytes, |_, _| ()).unwrap()
+            };
+            let pending: Vec<_> = numbers.iter().map(append).collect();
+            for pending in pending {
+                pending.durable().await.unwrap();
+            }
         }
     }
 
