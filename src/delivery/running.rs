@@ -34,8 +34,8 @@ const WRITES_MAX: usize = 4;
 const COMMIT_AGE_MAX: Duration = Duration::from_secs(1);
 /// A batch that is too large is cut after so many failures in a row: the first may be the moment's …
 const CUT_AFTER: u32 = 2;
-/// … and into parts of no fewer rows, which any store takes in any state it can be in for long.
-const CUT_ROWS_MIN: usize = 8_192;
+/// … and not when it has so few rows: what is then too large is so for other reasons than its length.
+const CUT_ROWS_MIN: usize = 512;
 /// Nothing is waited for longer than this without looking again.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 

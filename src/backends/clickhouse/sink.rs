@@ -27,6 +27,9 @@ const REST: Duration = Duration::from_secs(1);
 const APPETITE: Appetite = Appetite { rows: 100_000, bytes: 96 << 20 };
 /// How much of the time for an insert the server itself has.
 const SERVERS_SHARE: f64 = 0.75;
+/// What the server says of its tables is asked again when it is so old, so that `/health` tells what is
+/// true after somebody changed it.
+const CATALOG_AGE_MAX: Duration = Duration::from_secs(60);
 /// Wait before a table is looked at again that could not be written.
 const UNFIT: Duration = Duration::from_secs(5);
 
@@ -34,6 +37,8 @@ const UNFIT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Memory {
     catalog: Option<Arc<Catalog>>,
+    /// When it was asked for.
+    catalog_at: Option<Instant>,
     /// By table; none before the first batch.
     lanes: HashMap<&'static str, Lane>,
     /// When an insert into a table went without an answer last; none since this process began.
@@ -99,9 +104,10 @@ impl Sink for ClickHouse {
 }
 
 impl ClickHouse {
-    /// What the server says of its tables, asked once until something is found changed.
+    /// What the server says of its tables, asked again when it is old or something is found changed.
     async fn catalog(&self) -> Result<Arc<Catalog>, Fault> {
-        if let Some(catalog) = self.memory().catalog.clone() {
+        let now = self.clock.monotonic();
+        if let Some(catalog) = self.fresh_catalog(now) {
             return Ok(catalog);
         }
         // Less than we wait for an answer, so that it is the server that ends what takes too long: then it
@@ -110,8 +116,15 @@ impl ClickHouse {
         let database = &self.config.database;
         let catalog = Catalog::read(&self.transport, database, insert_time_max).await?;
         let catalog = Arc::new(catalog);
-        self.memory().catalog = Some(Arc::clone(&catalog));
+        let mut memory = self.memory();
+        (memory.catalog, memory.catalog_at) = (Some(Arc::clone(&catalog)), Some(now));
         Ok(catalog)
+    }
+
+    fn fresh_catalog(&self, now: Instant) -> Option<Arc<Catalog>> {
+        let memory = self.memory();
+        let age = now.saturating_duration_since(memory.catalog_at?);
+        memory.catalog.clone().filter(|_| age < CATALOG_AGE_MAX)
     }
 
     /// The next batch describes the tables anew.

@@ -267,25 +267,25 @@ async fn exactly_the_bad_rows_go_to_quarantine_and_the_rest_is_delivered() {
 #[tokio::test]
 async fn a_batch_that_stays_too_large_is_cut_until_it_fits_and_never_into_crumbs() {
     let (rig, sink) = (Rig::new(), Memory::new());
-    sink.set_rows_max(6_000);
-    let _delivery = rig.start(&[("a", &sink)], limits(20_000, usize::MAX, LONG), WIDE);
-    rig.append(1..=20_000).await;
+    sink.set_rows_max(1_200);
+    let _delivery = rig.start(&[("a", &sink)], limits(4_000, usize::MAX, LONG), WIDE);
+    rig.append(1..=4_000).await;
     rig.until(|| !sink.writes().is_empty()).await;
-    rig.until_after(SECOND, || sink.rows("events").len() == 20_000).await;
-    assert_eq!(numbers(&sink, "events"), (1..=20_000).collect::<Vec<_>>());
+    rig.until_after(SECOND, || sink.rows("events").len() == 4_000).await;
+    assert_eq!(numbers(&sink, "events"), (1..=4_000).collect::<Vec<_>>());
     let rows = || sink.writes().iter().map(|write| write.rows).collect::<Vec<_>>();
-    let cut = [20_000, 20_000, 10_000, 5_000, 5_000, 10_000, 10_000, 5_000, 5_000];
+    let cut = [4_000, 4_000, 2_000, 1_000, 1_000, 2_000, 2_000, 1_000, 1_000];
     assert_eq!(rows(), cut);
 
     sink.set_rows_max(10);
-    rig.append(20_001..=40_000).await;
+    rig.append(4_001..=8_000).await;
     rig.until(|| rows().len() > cut.len()).await;
-    rig.until_after(SECOND, || rows().len() > cut.len() + 9).await;
+    rig.until_after(SECOND, || rows().len() > cut.len() + 5).await;
     let after: Vec<_> = rows().split_off(cut.len());
-    assert_eq!(after, [5_000; 10], "no larger than what was taken, no smaller than it must be");
+    assert_eq!(after, [1_000, 1_000, 500, 500, 500, 500], "as many as were taken, then the least");
     sink.set_rows_max(usize::MAX);
-    rig.until_after(SECOND, || sink.rows("events").len() == 40_000).await;
-    assert_eq!(numbers(&sink, "events"), (1..=40_000).collect::<Vec<_>>());
+    rig.until_after(SECOND, || sink.rows("events").len() == 8_000).await;
+    assert_eq!(numbers(&sink, "events"), (1..=8_000).collect::<Vec<_>>());
 }
 
 #[tokio::test]
